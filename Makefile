@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything that is made lands in $(B). CFLAGS, LDFLAGS, CC belong to the user; SAN=address,undefined
+# builds beside the plain build, in a folder of its own.
+CC      ?= gcc
+CFLAGS  ?= -O2 -g
+CLANG   ?= clang
+PYTHON  ?= /usr/bin/python3
+PREFIX  ?= /usr
+SAN     ?=
+B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+comma   := ,
+PKGS    := libmnl libnftnl libnl-3.0 libnl-route-3.0 openssl libcares jansson libfyaml libcurl
+VERSION := 0.1.0
+
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(Q),@printf '  %-5s %s\n' '$(1)' '$(2)')
+san := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+override CPPFLAGS += -D_GNU_SOURCE -Iinclude -Iagent -Icni -DSLUICE_VERSION='"$(VERSION)"'
+override CFLAGS += -std=gnu17 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+	$(if $(WERROR),-Werror) -fstack-protector-strong -fPIE -pthread -MMD -MP $(san) \
+	$(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+override LDFLAGS += -pie -Wl,-z,relro,-z,now -Wl,--as-needed -pthread $(san)
+override CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+
+lib_src   := $(filter-out agent/admin/ctl/%,$(wildcard agent/*/*.c)) agent/config.c $(wildcard cni/redirect/*.c)
+lib_obj   := $(lib_src:%.c=$(B)/%.o)
+agent_obj := $(B)/agent/main.o
+ctl_obj   := $(patsubst %.c,$(B)/%.o,$(wildcard agent/admin/ctl/*.c))
+units     := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c tests/golden/test_*.c))
+libs      := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+
+include tests/part.mk
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(B)/sluice-agent $(B)/sluicectl ## build everything into build/
+
+$(B)/sluice-agent: $(agent_obj) $(B)/libsluice.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(libs) -o $@
+
+$(B)/sluicectl: $(ctl_obj) $(B)/libsluice.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) $^ $(libs) -o $@
+
+$(B)/libsluice.a: $(lib_obj)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(B)/%.o: %.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
+
+deps: ## install the Debian packages that are missing (needs root and apt-get)
+	$(Q)./tests/deps.sh
+
+install: all ## install to $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(B)/sluice-agent $(B)/sluicectl $(DESTDIR)$(PREFIX)/bin/
+
+clean: ## remove what was built
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  %-13s %s\n", $$1, $$2}'
+
+.PHONY: all deps install clean help
+
+-include $(lib_obj:.o=.d) $(agent_obj:.o=.d) $(ctl_obj:.o=.d)
