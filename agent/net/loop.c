@@ -104,7 +104,8 @@ void timer_stop(struct loop *loop, struct timer *t)
 void timer_start(struct loop *loop, struct timer *t, uint64_t after_ms)
 {
 	timer_stop(loop, t);
-	t->deadline_ms = loop->now_ms + after_ms;
+	/* Not at once: what arms itself again from on_expire must not hold the loop for ever. */
+	t->deadline_ms = loop->now_ms + (after_ms ?: 1);
 	set_root(loop, meld(loop->timers, t));
 }
 

@@ -13,8 +13,12 @@ enum host_kind {
 };
 
 /* Folds case and drops one trailing dot. Allowed bytes: letters, digits, '-', '_', '.'; labels of 1
- * to
- * 63. `buf` (HOST_MAX + 1 bytes) receives the name with a NUL; *ret_name points into it.
+ * to 63. A dotted name whose last label is all digits is a literal or BAD, never a name (RFC 1123
+ * 2.1). For HOST_NAME `buf` receives the name with a NUL and *ret_name points into it; otherwise
+ * buf's content is undefined and *ret_name untouched.
  */
 enum host_kind host_normalise(struct span raw, char buf[static HOST_MAX + 1],
 			      struct span *ret_name);
+
+/* What is wrong with a name that host_normalise() found BAD: static text. */
+const char *host_bad_why(struct span raw);

@@ -25,11 +25,15 @@ struct proxy_v2 {
 	const char *why; /* static text on BAD */
 };
 
-/* FOUND, NEED_MORE or BAD. A UNIX address family counts as UNSPEC; UDP is BAD. Version 1 is BAD. */
+/* FOUND, NEED_MORE or BAD. A UNIX address family counts as UNSPEC; UDP is BAD. Version 1 is BAD. Of
+ * LOCAL only the length is read. An empty AUTHORITY counts as absent, an IP literal in it is BAD;
+ * principal and pod are visible ASCII. Unknown TLVs are passed over.
+ */
 enum sniff proxy_v2_read(struct span in, struct proxy_v2 *ret);
 
 /* Writes a header with all TLVs that are not empty, and CRC32C, to `buf` (PROXY_V2_MAX bytes). Both
  * addresses are written in one family: mapped to IPv6 when they differ. Returns its length, or
- * -EMSGSIZE. For LOCAL: 16 bytes.
+ * -EMSGSIZE when a field is longer than its limit. For LOCAL: 16 bytes. `len`, `has_crc` and `why`
+ * of `header` are not looked at.
  */
 int proxy_v2_write(const struct proxy_v2 *header, uint8_t buf[static PROXY_V2_MAX]);

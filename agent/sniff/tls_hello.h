@@ -23,6 +23,9 @@ struct tls_hello {
 
 /* `in` is all that was read so far, from the first byte of the connection. `max` bounds the whole
  * hello with its record headers (limits.helloBytes): a length that claims more is BAD at once.
- * SNIFF_NOT when the first byte is no handshake record (and it is no SSLv2 hello, which is BAD).
+ * SNIFF_NOT when the first two bytes are no handshake record's (and it is no SSLv2 hello, which is
+ * BAD). Leniencies: any record version 3.x; what follows the hello is not looked at; names of
+ * unknown type in server_name are passed over, as servers do. Once it says something else than
+ * NEED_MORE, more bytes do not change it.
  */
 enum sniff tls_hello_read(struct span in, size_t max, struct tls_hello *ret);
