@@ -39,6 +39,16 @@ struct verdict {
 bool decide_early(const struct registry *reg, const struct addr *dst, const char *ns,
 		  struct verdict *ret);
 
-/* Steps 2 to 4. */
+/* Steps 2 to 4. A client that names a host is judged by that name alone; without one, by address.
+ * The port's protocol must fit what is spoken: TLS goes to no HTTP port, HTTP to no TLS port, all
+ * else to opaque ports and those without a protocol only (PROTOCOL_MISMATCH, in either mode).
+ * ALLOW_ANY allows all else that is refused, with reason NOT_REGISTERED and no service.
+ */
 void decide(const struct registry *reg, enum outbound_mode mode, const struct query *q,
 	    struct verdict *ret);
+
+/* The verdict on a name that an agent of ours has checked already (PROXY header): by that name
+ * alone, whatever is spoken, since that was looked at where it was captured.
+ */
+void decide_told(const struct registry *reg, enum outbound_mode mode, const struct query *q,
+		 struct verdict *ret);

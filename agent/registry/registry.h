@@ -101,7 +101,7 @@ struct service {
 	size_t n_endpoints;
 	const struct cidr *addresses; /* of the ServiceEntry */
 	size_t n_addresses;
-	const char *const *export_to; /* none: everybody */
+	const char *const *export_to; /* none: everybody; "." is resolved; "~" is nobody */
 	size_t n_export_to;
 };
 
@@ -111,8 +111,11 @@ struct registry;
 typedef void registry_warn_fn(void *ctx, const char *text);
 
 /* Builds the table; copies all it keeps. `entries` in any order: where two claim the same host and
- * port, the oldest (created, then namespace/name) wins and `warn` hears of it. -ENOMEM.
- * One reference, for the caller.
+ * port, or the same address and port, the oldest (created, then namespace/name) wins in all
+ * namespaces that both are exported to, and `warn` (may be NULL) hears of it, once for each. UDP
+ * ports are left out, with a warning: no pod may send UDP. An entry's addresses lead to its first
+ * host. -ENOMEM; -EINVAL when a host is empty or starts with a dot, or a prefix is over 128 bits;
+ * -E2BIG beyond 2^30 of anything; -EIO without random numbers. One reference, for the caller.
  */
 int registry_new(struct registry **ret, const struct service_entry *entries, size_t n,
 		 registry_warn_fn *warn, void *ctx);
@@ -126,16 +129,19 @@ uint64_t registry_generation(const struct registry *reg); /* process-wide, risin
 /* i < registry_n_services(); ordered by host, then port. */
 const struct service *registry_service(const struct registry *reg, size_t i);
 
-/* Most specific first: exact host, then the longest wildcard. `name` is normalised (sniff/host.h).
- * The most specific host that is registered decides; then its port, then exportTo against `ns`
- * ("" is no namespace: only "*" admits it). NULL with *ret_reason HOST_NOT_REGISTERED,
- * PORT_NOT_REGISTERED or NOT_EXPORTED.
+/* Most specific first: exact host, then the longest wildcard, among those that are registered on
+ * this port and exported to `ns` ("" is no namespace: only "*" admits it). `name` is normalised
+ * (sniff/host.h). *ret_reason is NONE; or, with NULL, how far the best candidate came:
+ * HOST_NOT_REGISTERED, PORT_NOT_REGISTERED (a host matches, on other ports only) or NOT_EXPORTED
+ * (host and port match, for other namespaces only). Any thread; no allocation; what it costs does
+ * not depend on how much is registered.
  */
 const struct service *registry_find_name(const struct registry *reg, struct span name,
 					 uint16_t port, const char *ns, enum reason *ret_reason);
 
-/* Longest prefix first among registered addresses on that port, visible to `ns`. NULL as above,
- * HOST_NOT_REGISTERED when no registered address holds `dst`.
+/* Longest prefix first among registered addresses on that port, exported to `ns`. The rest as
+ * above; HOST_NOT_REGISTERED when no registered address holds `dst`. An IPv6 network never holds an
+ * IPv4 address, not even ::/0.
  */
 const struct service *registry_find_addr(const struct registry *reg, const struct addr *dst,
 					 const char *ns, enum reason *ret_reason);
