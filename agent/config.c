@@ -1,0 +1,883 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/num.h"
+#include "base/owned.h"
+#include "resource/field.h"
+#include "resource/files.h"
+#include "resource/hostname.h"
+
+#define API_VERSION      "sluice.io/v1alpha1"
+#define CONFIG_BYTES_MAX ((size_t)1024 * 1024)
+#define LIST_MAX         1024U /* items: they are compared each with each */
+
+#define AT(member) offsetof(struct config, member)
+
+struct holder {
+	struct config config;
+	atomic_uint refs;
+	struct arena keep; /* all that config points to */
+};
+
+static const char *const roles[] = {[ROLE_NODE] = "Node", [ROLE_GATEWAY] = "Gateway"};
+static const char *const outbound_modes[] = {
+	[OUTBOUND_REGISTRY_ONLY] = "REGISTRY_ONLY",
+	[OUTBOUND_ALLOW_ANY] = "ALLOW_ANY",
+};
+static const char *const tunnel_modes[] = {
+	[TUNNEL_PLAINTEXT] = "PLAINTEXT",
+	[TUNNEL_MUTUAL] = "MUTUAL",
+};
+static const char *const backends[] = {
+	[REDIRECT_AUTO] = "auto",
+	[REDIRECT_EBPF] = "ebpf",
+	[REDIRECT_NFTABLES] = "nftables",
+	[REDIRECT_IPTABLES] = "iptables",
+};
+static const char *const encodings[] = {
+	[LOG_ENCODING_JSON] = "JSON",
+	[LOG_ENCODING_TEXT] = "TEXT",
+};
+
+/* ---- kinds of values; `out` is the member that a rule names ---- */
+
+static void read_role(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (field_enum(f, roles, ARRAY_SIZE(roles), &n))
+		*(enum role *)out = n;
+}
+
+static void read_outbound_mode(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (field_enum(f, outbound_modes, ARRAY_SIZE(outbound_modes), &n))
+		*(enum outbound_mode *)out = n;
+}
+
+static void read_tunnel_mode(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (!field_enum(f, tunnel_modes, ARRAY_SIZE(tunnel_modes), &n))
+		return;
+	*(enum tunnel_mode *)out = n;
+	if (n == TUNNEL_MUTUAL)
+		field_error(f, "MUTUAL is not in this version, and PLAINTEXT never stands in for "
+			       "it: write PLAINTEXT if that will do");
+}
+
+static void read_backend(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (field_enum(f, backends, ARRAY_SIZE(backends), &n))
+		*(enum redirect_backend *)out = n;
+}
+
+static void read_encoding(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (field_enum(f, encodings, ARRAY_SIZE(encodings), &n))
+		*(enum log_encoding *)out = n;
+}
+
+static void read_cidr(const struct field *f, void *out)
+{
+	if (field_is(f, TREE_STRING) && cidr_parse(f->node->text, out) < 0)
+		field_error(f, "'%.80s' is no network: write it like 10.244.0.0/16 or fd00::/8",
+			    f->node->text);
+}
+
+static void read_ip(const struct field *f, void *out)
+{
+	static const struct addr any = {0}, any_v4 = {.ip = {[10] = 0xff, [11] = 0xff}};
+	struct addr a;
+
+	if (!field_is(f, TREE_STRING))
+		return;
+	if (addr_parse_ip(f->node->text, &a) < 0 || addr_ip_equal(&a, &any) ||
+	    addr_ip_equal(&a, &any_v4))
+		field_error(f, "'%.80s' is no address to connect from: write it like 203.0.113.10",
+			    f->node->text);
+	else
+		*(struct addr *)out = a;
+}
+
+static void read_endpoint(const struct field *f, void *out)
+{
+	if (field_is(f, TREE_STRING) && addr_parse(f->node->text, out) < 0)
+		field_error(f,
+			    "'%.80s' is no address with a port: write it like 192.0.2.10:15443 or "
+			    "[2001:db8::1]:15443",
+			    f->node->text);
+}
+
+static void read_resolver(const struct field *f, void *out)
+{
+	struct addr a;
+
+	if (!field_is(f, TREE_STRING))
+		return;
+	if (addr_parse_ip(f->node->text, &a) == 0)
+		a.port = 53;
+	else if (addr_parse(f->node->text, &a) < 0) {
+		field_error(f, "'%.80s' is no address: write it like 10.96.0.10:53", f->node->text);
+		return;
+	}
+	*(struct addr *)out = a;
+}
+
+static void read_listen(const struct field *f, void *out)
+{
+	if (field_is(f, TREE_STRING) && addr_parse_listen(f->node->text, out) < 0)
+		field_error(f,
+			    "'%.80s' is nowhere to listen: write it like 0.0.0.0:15443 or :15443",
+			    f->node->text);
+}
+
+static bool is_short(const struct field *f)
+{
+	if (f->node->n <= LIST_MAX)
+		return true;
+	field_error(f, "has more than %u items", LIST_MAX);
+	return false;
+}
+
+/* An array of struct addr behind *items, each of them once. */
+static void read_addrs(const struct field *f, field_read_fn *read, void **items, size_t *n)
+{
+	const struct addr *a;
+	size_t errors = f->where->report->errors.n;
+
+	if (!is_short(f))
+		return;
+	field_list(f, read, sizeof(*a), items, n);
+	if (f->where->report->errors.n > errors)
+		return;
+	a = *items;
+	for (struct field item = field_first(f); item.node; field_next(&item)) {
+		for (size_t i = 0; i < item.index; i++) {
+			if (!addr_equal(&a[i], &a[item.index]))
+				continue;
+			field_error(&item, "'%.80s' is there already: take it out",
+				    item.node->text);
+			break;
+		}
+	}
+}
+
+static void read_cidrs(const struct field *f, void **items, size_t *n)
+{
+	if (is_short(f))
+		field_list(f, read_cidr, sizeof(struct cidr), items, n);
+}
+
+static void read_duration(const struct field *f, void *out)
+{
+	if (field_is(f, TREE_STRING) && num_parse_duration_ms(f->node->text, out) < 0)
+		field_error(f, "'%.80s' is no duration: write it like 500ms, 5s or 1h",
+			    f->node->text);
+}
+
+static void read_timeout(const struct field *f, void *out)
+{
+	uint64_t *ret = out;
+
+	*ret = 1;
+	read_duration(f, out);
+	if (*ret == 0)
+		field_error(f, "must be longer than 0: write it like 5s");
+}
+
+static void read_connections(const struct field *f, void *out)
+{
+	field_number(f, 0, 10 * 1000 * 1000, out);
+}
+
+static void read_hello_bytes(const struct field *f, void *out)
+{
+	uint64_t n;
+
+	if (field_number(f, 1024, 1024 * 1024, &n))
+		*(uint32_t *)out = (uint32_t)n;
+}
+
+static void read_workers(const struct field *f, void *out)
+{
+	uint64_t n;
+
+	if (field_number(f, 0, 1024, &n))
+		*(unsigned *)out = (unsigned)n;
+}
+
+static void read_dns_name(const struct field *f, void *out)
+{
+	field_string(f, out);
+	if (f->node->kind == TREE_STRING && !hostname_is_subdomain(f->node->text))
+		field_error(f, "'%.80s' must be lower-case letters, digits, '-' and '.'",
+			    f->node->text);
+}
+
+/* ---- sections; `out` is the whole struct config ---- */
+
+static void read_cluster_cidrs(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	read_cidrs(f, (void **)&c->cluster_cidrs, &c->n_cluster_cidrs);
+}
+
+static void read_outbound(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {{"mode", read_outbound_mode, AT(outbound_mode)}};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_registry_files(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	if (is_short(f))
+		field_list(f, field_text, sizeof(*c->registry_files), (void **)&c->registry_files,
+			   &c->n_registry_files);
+}
+
+static void read_kubernetes_enabled(const struct field *f, void *out)
+{
+	bool enabled = false;
+
+	(void)out;
+	field_bool(f, &enabled);
+	if (enabled)
+		field_error(f, "must be false: this version reads its registry from files only, "
+			       "see registry.files");
+}
+
+static void read_kubeconfig(const struct field *f, void *out)
+{
+	(void)out;
+	field_is(f, TREE_STRING);
+}
+
+static void read_kubernetes(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"enabled", read_kubernetes_enabled, 0},
+		{"kubeconfig", read_kubeconfig, 0},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_registry(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"files", read_registry_files, 0},
+		{"kubernetes", read_kubernetes, 0},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_gateway_endpoints(const struct field *f, void *out)
+{
+	struct config_gateway *g = out;
+
+	read_addrs(f, read_endpoint, (void **)&g->endpoints, &g->n_endpoints);
+}
+
+static void read_gateway(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"name", read_dns_name, offsetof(struct config_gateway, name)},
+		{"endpoints", read_gateway_endpoints, 0},
+	};
+	struct config_gateway *g = out;
+	struct field name = field_get(f, "name"), endpoints = field_get(f, "endpoints");
+
+	field_map(f, rules, ARRAY_SIZE(rules), g);
+	if (f->node->kind != TREE_MAP)
+		return;
+	if (!field_is_set(&name))
+		field_error(&name, "is missing: give the gateway a name");
+	if (!field_is_set(&endpoints) || endpoints.node->n == 0)
+		field_error(&endpoints, "is missing: give at least one address like "
+					"192.0.2.10:15443");
+}
+
+static void read_gateways(const struct field *f, void *out)
+{
+	struct config *c = out;
+	const struct config_gateway *g;
+
+	if (!is_short(f))
+		return;
+	field_list(f, read_gateway, sizeof(*g), (void **)&c->gateways, &c->n_gateways);
+	g = c->gateways;
+	for (struct field item = field_first(f); c->n_gateways > 0 && item.node;
+	     field_next(&item)) {
+		for (size_t i = 0; i < item.index; i++) {
+			if (g[i].name && g[item.index].name &&
+			    strcmp(g[i].name, g[item.index].name) == 0)
+				field_error(&item,
+					    "there is a gateway '%.80s' already: add its "
+					    "endpoints there",
+					    g[i].name);
+		}
+	}
+}
+
+static void read_tunnel_listen(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	read_addrs(f, read_listen, (void **)&c->tunnel.listen, &c->tunnel.n_listen);
+}
+
+static void read_tunnel(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"mode", read_tunnel_mode, AT(tunnel.mode)},
+		{"handoff", field_bool, AT(tunnel.handoff)},
+		{"listen", read_tunnel_listen, 0},
+		{"certificate", field_text, AT(tunnel.certificate)},
+		{"privateKey", field_text, AT(tunnel.private_key)},
+		{"trustBundle", field_text, AT(tunnel.trust_bundle)},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_source_ips(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	read_addrs(f, read_ip, (void **)&c->egress.source_ips, &c->egress.n_source_ips);
+}
+
+static void read_resolvers(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	read_addrs(f, read_resolver, (void **)&c->egress.resolvers, &c->egress.n_resolvers);
+}
+
+static void read_allowed(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	read_cidrs(f, (void **)&c->egress.allowed_private_cidrs,
+		   &c->egress.n_allowed_private_cidrs);
+}
+
+static void read_egress(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"sourceIPs", read_source_ips, 0},
+		{"resolvers", read_resolvers, 0},
+		{"allowedPrivateCIDRs", read_allowed, 0},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_redirect(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {{"backend", read_backend, AT(backend)}};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_enrol(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"socket", field_text, AT(enrol.socket)},
+		{"stateDir", field_text, AT(enrol.state_dir)},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_limits(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"connections", read_connections, AT(limits.connections)},
+		{"connectionsPerPod", read_connections, AT(limits.connections_per_pod)},
+		{"helloBytes", read_hello_bytes, AT(limits.hello_bytes)},
+		{"helloTimeout", read_timeout, AT(limits.hello_timeout_ms)},
+		{"connectTimeout", read_timeout, AT(limits.connect_timeout_ms)},
+		{"idleTimeout", read_timeout, AT(limits.idle_timeout_ms)},
+		{"drainTimeout", read_duration, AT(limits.drain_timeout_ms)},
+		{"deregisterGrace", read_duration, AT(limits.deregister_grace_ms)},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+/* "" turns it off. */
+static void read_admin_port(const struct field *f, struct addr *ret, bool *ret_on)
+{
+	if (f->node->kind == TREE_STRING && f->node->text[0] == '\0')
+		*ret_on = false;
+	else
+		read_listen(f, ret);
+}
+
+static void read_metrics(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	read_admin_port(f, &c->admin.metrics, &c->admin.metrics_on);
+}
+
+static void read_health(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	read_admin_port(f, &c->admin.health, &c->admin.health_on);
+}
+
+static void read_admin(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"socket", field_text, AT(admin.socket)},
+		{"metrics", read_metrics, 0},
+		{"health", read_health, 0},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_access_log(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"file", field_text, AT(access_log.file)},
+		{"encoding", read_encoding, AT(access_log.encoding)},
+	};
+
+	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+/* ---- the whole ---- */
+
+static void set_defaults(struct config *c)
+{
+	static const struct addr listen[] = {
+		{.ip = {[10] = 0xff, [11] = 0xff}, .port = 15443},
+		{.port = 15443},
+	};
+
+	*c = (struct config){
+		.trust_domain = "cluster.local",
+		.tunnel = {.handoff = true, .listen = listen, .n_listen = ARRAY_SIZE(listen)},
+		.enrol = {.socket = "/run/sluice/agent.sock", .state_dir = "/var/lib/sluice"},
+		.limits =
+			{
+				.hello_bytes = 65536,
+				.hello_timeout_ms = 5000,
+				.connect_timeout_ms = 5000,
+				.idle_timeout_ms = 3600 * 1000,
+				.drain_timeout_ms = 20 * 1000,
+			},
+		.admin =
+			{
+				.socket = "/run/sluice/admin.sock",
+				.metrics.port = 15020,
+				.health.port = 15021,
+				.metrics_on = true,
+				.health_on = true,
+			},
+		.access_log.file = "/dev/stdout",
+	};
+}
+
+static void check_word(const struct field *top, const char *name, const char *word)
+{
+	struct field f = field_get(top, name);
+
+	if (!f.node || f.node->kind != TREE_STRING || strcmp(f.node->text, word) != 0)
+		field_error(&f, "must be %s", word);
+}
+
+static void check_node(const struct field *top, const struct config *c)
+{
+	struct field gateways = field_get(top, "gateways"), cidrs = field_get(top, "clusterCIDRs");
+
+	if (c->n_gateways == 0)
+		field_error(&gateways, "is missing: a Node needs at least one gateway to send "
+				       "what it allows to");
+	if (c->n_cluster_cidrs == 0)
+		field_warn(&cidrs, "is missing: pods will not reach the cluster's own networks");
+}
+
+static void read_top(const struct field *top, struct config *c)
+{
+	static const struct field_rule rules[] = {
+		{"apiVersion", NULL, 0},
+		{"kind", NULL, 0},
+		{"role", read_role, AT(role)},
+		{"nodeName", field_text, AT(node_name)},
+		{"trustDomain", read_dns_name, AT(trust_domain)},
+		{"clusterCIDRs", read_cluster_cidrs, 0},
+		{"outboundTrafficPolicy", read_outbound, 0},
+		{"registry", read_registry, 0},
+		{"gateways", read_gateways, 0},
+		{"tunnel", read_tunnel, 0},
+		{"egress", read_egress, 0},
+		{"redirect", read_redirect, 0},
+		{"enrol", read_enrol, 0},
+		{"workers", read_workers, AT(workers)},
+		{"limits", read_limits, 0},
+		{"admin", read_admin, 0},
+		{"accessLog", read_access_log, 0},
+	};
+	struct field role = field_get(top, "role"), registry = field_get(top, "registry");
+
+	field_map(top, rules, ARRAY_SIZE(rules), c);
+	if (top->node->kind != TREE_MAP)
+		return;
+	check_word(top, "apiVersion", API_VERSION);
+	check_word(top, "kind", "AgentConfig");
+	if (c->n_registry_files == 0)
+		field_warn(&registry, "names no files: nothing is registered");
+	if (!field_is_set(&role))
+		field_error(&role, "is missing: write role: Node or role: Gateway");
+	else if (c->role == ROLE_NODE)
+		check_node(top, c);
+}
+
+/* ---- what has to be worked out ---- */
+
+static void make_absolute(const struct field *top, const char *folder, const char **path)
+{
+	if (!*path || **path == '/' || **path == '\0')
+		return;
+	*path = arena_print(top->where->keep, "%s/%s", folder, *path);
+	if (!*path)
+		report_fail(top->where->report, -ENOMEM);
+}
+
+static void check_socket(const struct field *top, const char *section, const char *path)
+{
+	struct field at = field_get(top, section), socket = field_get(&at, "socket");
+
+	if (path && strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		field_error(&socket, "'%.80s...' is too long for a unix socket: 107 bytes at most",
+			    path);
+}
+
+static void settle_paths(const struct field *top, const char *folder, struct config *c)
+{
+	const char **files = (const char **)c->registry_files; /* our own array, made above */
+
+	for (size_t i = 0; i < c->n_registry_files; i++)
+		make_absolute(top, folder, &files[i]);
+	make_absolute(top, folder, &c->tunnel.certificate);
+	make_absolute(top, folder, &c->tunnel.private_key);
+	make_absolute(top, folder, &c->tunnel.trust_bundle);
+	make_absolute(top, folder, &c->enrol.socket);
+	make_absolute(top, folder, &c->enrol.state_dir);
+	make_absolute(top, folder, &c->admin.socket);
+	make_absolute(top, folder, &c->access_log.file);
+	check_socket(top, "enrol", c->enrol.socket);
+	check_socket(top, "admin", c->admin.socket);
+}
+
+static void settle_node_name(const struct field *top, struct config *c)
+{
+	char name[HOST_NAME_MAX + 1] = "";
+
+	if (c->node_name)
+		return;
+	if (gethostname(name, sizeof(name) - 1) < 0 || name[0] == '\0') {
+		struct field f = field_get(top, "nodeName");
+
+		field_error(&f, "is missing, and this host has no name: give one");
+		return;
+	}
+	c->node_name = field_keep(top, name);
+}
+
+/* The folder of `path`, without links, for the caller to free. */
+static int folder_of(const char *path, char **ret)
+{
+	OWNED_MEM char *folder = strdup(path);
+	char *slash;
+
+	if (!folder)
+		return -ENOMEM;
+	slash = strrchr(folder, '/');
+	if (slash)
+		slash[slash == folder] = '\0';
+	*ret = realpath(slash ? folder : ".", NULL);
+	return *ret ? 0 : -errno;
+}
+
+static void refuse_text(struct report *report, const char *path, const struct tree_error *error)
+{
+	report_error(report, "%.400s:%u: %s (column %u)", path, error->line, error->text,
+		     error->column);
+}
+
+static void close_yaml(struct tree_yaml **yaml)
+{
+	tree_yaml_close(*yaml);
+}
+
+/* The one document in `text`. JSON is YAML. */
+static int read_document(struct report *report, const char *path, struct span text,
+			 struct arena *mem, const struct tree **ret)
+{
+	OWNED(close_yaml) struct tree_yaml *yaml = NULL;
+	const struct tree *more;
+	struct tree_error error;
+	int r;
+
+	r = tree_yaml_open(&yaml, text, 1);
+	if (r < 0)
+		return r;
+	r = tree_yaml_next(yaml, mem, ret, &error);
+	if (r == 0) {
+		report_error(report,
+			     "%.400s: is empty: it needs at least apiVersion, kind and role", path);
+		return -EINVAL;
+	}
+	while (r > 0) {
+		r = tree_yaml_next(yaml, mem, &more, &error);
+		if (r > 0 && more->kind != TREE_NULL) {
+			report_error(report, "%.400s:%u: a second document: only one is read", path,
+				     more->line);
+			return -EINVAL;
+		}
+	}
+	if (r == -EINVAL)
+		refuse_text(report, path, &error);
+	return r;
+}
+
+static int read_config(struct holder *holder, struct report *report, const char *path,
+		       const struct tree *root)
+{
+	struct where where = {
+		.report = report, .keep = &holder->keep, .file = path, .object = "AgentConfig"};
+	struct field top = {.where = &where, .node = root};
+	struct config *c = &holder->config;
+	OWNED_MEM char *folder = NULL;
+	int r;
+
+	r = folder_of(path, &folder);
+	if (r < 0) {
+		report_error(report, "%.400s: its folder cannot be read", path);
+		return r;
+	}
+	c->path = field_keep(&top, path);
+	read_top(&top, c);
+	settle_node_name(&top, c);
+	settle_paths(&top, folder, c);
+	return report_result(report);
+}
+
+static int load(struct holder *holder, struct report *report, const char *path)
+{
+	OWNED(arena_done) struct arena mem = {0};
+	const struct tree *root;
+	OWNED_MEM char *text = NULL;
+	size_t len;
+	int r;
+
+	r = file_read(path, CONFIG_BYTES_MAX, &text, &len);
+	if (r < 0) {
+		report_error(report, "%.400s: cannot be read: %s", path, file_read_str(r));
+		return r;
+	}
+	r = read_document(report, path, (struct span){(const uint8_t *)text, len}, &mem, &root);
+	return r < 0 ? r : read_config(holder, report, path, root);
+}
+
+int config_load(const char *path, const struct config **ret)
+{
+	OWNED(report_done) struct report report = {0};
+	struct holder *holder = calloc(1, sizeof(*holder));
+	int r;
+
+	if (!holder)
+		return log_err(-ENOMEM, "cannot read '%s'", path);
+	holder->refs = 1;
+	set_defaults(&holder->config);
+	r = load(holder, &report, path);
+	report_log(&report);
+	if (r < 0 && report.errors.n == 0)
+		log_err(r, "cannot read '%s'", path);
+	if (r < 0)
+		config_unref(&holder->config);
+	else
+		*ret = &holder->config;
+	return r;
+}
+
+static struct holder *holder_of(const struct config *config)
+{
+	return (struct holder *)(uintptr_t)config; /* its first member; ours, and not const */
+}
+
+const struct config *config_ref(const struct config *config)
+{
+	atomic_fetch_add(&holder_of(config)->refs, 1);
+	return config;
+}
+
+void config_unref(const struct config *config)
+{
+	struct holder *holder = config ? holder_of(config) : NULL;
+
+	if (!holder || atomic_fetch_sub(&holder->refs, 1) != 1)
+		return;
+	arena_done(&holder->keep);
+	free(holder);
+}
+
+/* ---- printing ---- */
+
+/* jansson's setters with NULL for a value return an error, so that one check at the end will do. */
+static json_t *from_duration(uint64_t ms)
+{
+	if (ms % 1000 == 0)
+		return json_sprintf("%llus", (unsigned long long)(ms / 1000));
+	return json_sprintf("%llums", (unsigned long long)ms);
+}
+
+static json_t *from_addr(const struct addr *a)
+{
+	char text[ADDR_TEXT];
+
+	return json_string(a->port > 0 ? addr_print(a, text) : addr_print_ip(a, text));
+}
+
+static json_t *from_addrs(const struct addr *a, size_t n)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, from_addr(&a[i]));
+	return list;
+}
+
+static json_t *from_cidrs(const struct cidr *c, size_t n)
+{
+	json_t *list = json_array();
+	char text[ADDR_TEXT];
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, json_string(cidr_print(&c[i], text)));
+	return list;
+}
+
+static json_t *from_strings(const char *const *s, size_t n)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, json_string(s[i]));
+	return list;
+}
+
+static json_t *from_gateways(const struct config *c)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < c->n_gateways; i++) {
+		const struct config_gateway *g = &c->gateways[i];
+
+		json_array_append_new(list, json_pack("{s:s, s:o}", "name", g->name, "endpoints",
+						      from_addrs(g->endpoints, g->n_endpoints)));
+	}
+	return list;
+}
+
+static json_t *from_tunnel(const struct config *c)
+{
+	return json_pack("{s:s, s:b, s:o, s:s*, s:s*, s:s*}", "mode", tunnel_modes[c->tunnel.mode],
+			 "handoff", c->tunnel.handoff, "listen",
+			 from_addrs(c->tunnel.listen, c->tunnel.n_listen), "certificate",
+			 c->tunnel.certificate, "privateKey", c->tunnel.private_key, "trustBundle",
+			 c->tunnel.trust_bundle);
+}
+
+static json_t *from_egress(const struct config *c)
+{
+	return json_pack(
+		"{s:o, s:o, s:o}", "sourceIPs",
+		from_addrs(c->egress.source_ips, c->egress.n_source_ips), "resolvers",
+		from_addrs(c->egress.resolvers, c->egress.n_resolvers), "allowedPrivateCIDRs",
+		from_cidrs(c->egress.allowed_private_cidrs, c->egress.n_allowed_private_cidrs));
+}
+
+static json_t *from_limits(const struct config *c)
+{
+	return json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "connections",
+			 (json_int_t)c->limits.connections, "connectionsPerPod",
+			 (json_int_t)c->limits.connections_per_pod, "helloBytes",
+			 (json_int_t)c->limits.hello_bytes, "helloTimeout",
+			 from_duration(c->limits.hello_timeout_ms), "connectTimeout",
+			 from_duration(c->limits.connect_timeout_ms), "idleTimeout",
+			 from_duration(c->limits.idle_timeout_ms), "drainTimeout",
+			 from_duration(c->limits.drain_timeout_ms), "deregisterGrace",
+			 from_duration(c->limits.deregister_grace_ms));
+}
+
+static json_t *from_admin(const struct config *c)
+{
+	char metrics[ADDR_TEXT] = "", health[ADDR_TEXT] = "";
+
+	if (c->admin.metrics_on)
+		addr_print(&c->admin.metrics, metrics);
+	if (c->admin.health_on)
+		addr_print(&c->admin.health, health);
+	return json_pack("{s:s, s:s, s:s}", "socket", c->admin.socket, "metrics", metrics, "health",
+			 health);
+}
+
+static json_t *from_config(const struct config *c)
+{
+	return json_pack(
+		"{s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s}, s:{s:o, s:{s:b}}, s:o, s:o, s:o, s:{s:s}, "
+		"s:{s:s, s:s}, s:I, s:o, s:o, s:{s:s, s:s}}",
+		"apiVersion", API_VERSION, "kind", "AgentConfig", "role", roles[c->role],
+		"nodeName", c->node_name, "trustDomain", c->trust_domain, "clusterCIDRs",
+		from_cidrs(c->cluster_cidrs, c->n_cluster_cidrs), "outboundTrafficPolicy", "mode",
+		outbound_modes[c->outbound_mode], "registry", "files",
+		from_strings(c->registry_files, c->n_registry_files), "kubernetes", "enabled", 0,
+		"gateways", from_gateways(c), "tunnel", from_tunnel(c), "egress", from_egress(c),
+		"redirect", "backend", backends[c->backend], "enrol", "socket", c->enrol.socket,
+		"stateDir", c->enrol.state_dir, "workers", (json_int_t)c->workers, "limits",
+		from_limits(c), "admin", from_admin(c), "accessLog", "file", c->access_log.file,
+		"encoding", encodings[c->access_log.encoding]);
+}
+
+int config_print(const struct config *config, char **ret)
+{
+	json_t *json = from_config(config);
+	char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+
+	json_decref(json);
+	if (!text)
+		return -ENOMEM;
+	*ret = text;
+	return 0;
+}
