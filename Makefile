@@ -9,7 +9,7 @@ PREFIX  ?= /usr
 SAN     ?=
 B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 comma   := ,
-PKGS    := libmnl libnftnl libnl-3.0 libnl-route-3.0 openssl libcares jansson libfyaml libcurl
+PKGS    := libmnl libnftnl libnl-3.0 libnl-route-3.0 openssl libcares jansson yaml-0.1 libcurl
 VERSION := 0.1.0
 
 Q := $(if $(filter 1,$(V)),,@)
@@ -25,7 +25,7 @@ override CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
 lib_src   := $(filter-out agent/admin/ctl/%,$(wildcard agent/*/*.c)) agent/config.c $(wildcard cni/redirect/*.c)
 lib_obj   := $(lib_src:%.c=$(B)/%.o)
-agent_obj := $(B)/agent/main.o
+agent_obj := $(B)/agent/main.o $(B)/agent/agent.o $(B)/agent/routes.o
 ctl_obj   := $(patsubst %.c,$(B)/%.o,$(wildcard agent/admin/ctl/*.c))
 units     := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c tests/golden/test_*.c))
 libs      := $(shell pkg-config --libs $(PKGS) 2>/dev/null)

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "base/log.h"
+#include "base/owned.h"
+#include "gateway/source_ip.h"
+
+#define DRAIN_CHECK_MS 50
+
+/* ---- snapshots ---- */
+
+static int publish(struct agent *a)
+{
+	struct snapshot *s;
+	int r = snapshot_new(&s, a->config, a->registry, a->gateways);
+
+	if (r == 0) {
+		r = engine_publish(a->engine, s);
+		snapshot_unref(s);
+	}
+	if (r < 0)
+		log_err(r, "cannot put the new registry into force");
+	return r;
+}
+
+static int make_gateways(const struct config *config, const struct gateways *old,
+			 struct gateways **ret)
+{
+	struct gateways *gws;
+	int r = gateways_new(&gws, config->n_gateways);
+
+	for (size_t i = 0; r == 0 && i < config->n_gateways; i++) {
+		const struct config_gateway *g = &config->gateways[i];
+
+		r = gateways_set(gws, i, g->name, g->endpoints, g->n_endpoints, old);
+		if (r < 0)
+			gateways_unref(gws);
+	}
+	if (r == 0)
+		*ret = gws;
+	return r;
+}
+
+/* ---- listeners ---- */
+
+static int on_pod_listen(void *ctx, struct identity *id, int fds[2], void **ret)
+{
+	struct agent *a = ctx;
+	struct listener *l;
+	int r;
+
+	for (int i = 0; i < 2; i++) { /* accepted sockets inherit it */
+		if (fds[i] >= 0)
+			setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+	}
+	r = engine_listen(a->engine, id, fds, 2, &l);
+	if (r == 0)
+		*ret = l;
+	return r;
+}
+
+static void on_pod_unlisten(void *ctx, void *listener)
+{
+	struct agent *a = ctx;
+
+	engine_unlisten(a->engine, listener, !a->ending);
+}
+
+static int open_pods(struct agent *a)
+{
+	const struct config *c = a->config;
+	struct pods_config pc = {
+		.socket = c->enrol.socket,
+		.state_dir = c->enrol.state_dir,
+		.trust_domain = c->trust_domain,
+		.cluster_cidrs = c->cluster_cidrs,
+		.n_cluster_cidrs = c->n_cluster_cidrs,
+	};
+	struct pods_hooks hooks = {
+		.ctx = a, .listen = on_pod_listen, .unlisten = on_pod_unlisten};
+
+	return pods_start(&a->pods, a->loop, &pc, &hooks);
+}
+
+/* "0.0.0.0:P" beside "[::]:P": the second must not claim the first's. */
+static bool has_v4_twin(const struct config *config, const struct addr *v6)
+{
+	for (size_t i = 0; i < config->tunnel.n_listen; i++) {
+		const struct addr *a = &config->tunnel.listen[i];
+
+		if (addr_is_v4(a) && a->port == v6->port)
+			return true;
+	}
+	return false;
+}
+
+static int tunnel_socket(const struct config *config, const struct addr *addr)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = addr_to_sockaddr(addr, &sa);
+	OWNED_FD int fd = -1;
+
+	fd = socket(sa.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* inherited */
+	if (sa.ss_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){has_v4_twin(config, addr)},
+			   sizeof(int));
+	if (bind(fd, (struct sockaddr *)&sa, len) < 0 || listen(fd, SOMAXCONN) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int open_tunnel(struct agent *a)
+{
+	const struct config *c = a->config;
+
+	for (size_t i = 0; i < c->tunnel.n_listen && a->n_tunnel < MAX_TUNNEL_LISTENERS; i++) {
+		char text[ADDR_TEXT];
+		int fd = tunnel_socket(c, &c->tunnel.listen[i]);
+		int r = fd;
+
+		addr_print(&c->tunnel.listen[i], text);
+		if (fd == -EAFNOSUPPORT && i > 0) {
+			log_warn(fd, "tunnel.listen: no IPv6 here, '%s' is left out", text);
+			continue;
+		}
+		if (fd >= 0)
+			r = engine_listen(a->engine, NULL, &fd, 1, &a->tunnel[a->n_tunnel]);
+		if (r < 0)
+			return log_err(r, "tunnel.listen: cannot listen on '%s'", text);
+		a->n_tunnel++;
+		log_info("tunnel: listening on %s", text);
+	}
+	return 0;
+}
+
+/* The first registry is in force: from now on connections are taken. */
+static void open_listeners(struct agent *a)
+{
+	int r = a->config->role == ROLE_NODE ? open_pods(a) : open_tunnel(a);
+
+	a->open = r == 0;
+	if (r < 0) {
+		a->result = r;
+		loop_stop(a->loop);
+	}
+}
+
+/* ---- registry ---- */
+
+struct news {
+	struct message message;
+	struct agent *agent;
+	struct registry *registry;
+};
+
+static void on_news(struct message *m)
+{
+	OWNED_MEM struct news *n = CONTAINER_OF(m, struct news, message);
+	struct agent *a = n->agent;
+
+	registry_unref(a->registry);
+	a->registry = n->registry;
+	if (!a->engine)
+		return; /* the agent is ending */
+	log_info("registry: %zu hosts on %zu ports are in force", registry_n_hosts(a->registry),
+		 registry_n_services(a->registry));
+	if (publish(a) == 0 && !a->open && !a->draining)
+		open_listeners(a);
+}
+
+/* On the source's thread. */
+static void on_registry(void *ctx, struct registry *reg)
+{
+	struct agent *a = ctx;
+	struct news *n = calloc(1, sizeof(*n));
+
+	if (!n) {
+		log_err(-ENOMEM, "cannot put the new registry into force");
+		return;
+	}
+	n->message.run = on_news;
+	n->agent = a;
+	n->registry = registry_ref(reg);
+	loop_post(a->loop, &n->message);
+}
+
+/* ---- signals ---- */
+
+static void reload(struct agent *a)
+{
+	const struct config *config;
+	struct gateways *gws;
+
+	access_log_reopen(a->access_log);
+	if (config_load(a->config->path, &config) < 0) {
+		log_warn(0, "'%s' is not in order: the settings in force stay", a->config->path);
+		return;
+	}
+	if (config->role != a->config->role || make_gateways(config, a->gateways, &gws) < 0) {
+		log_warn(0, "'%s': the role cannot change while the agent runs: restart it",
+			 a->config->path);
+		config_unref(config);
+		return;
+	}
+	config_unref(a->config);
+	gateways_unref(a->gateways);
+	a->config = config;
+	a->gateways = gws;
+	publish(a);
+	source_set_paths(a->source, config->registry_files, config->n_registry_files);
+	if (a->prober)
+		prober_set(a->prober, gws);
+	if (a->pods)
+		pods_set_cluster_cidrs(a->pods, config->cluster_cidrs, config->n_cluster_cidrs);
+	log_info("'%s' is in force (sockets, workers and egress settings need a restart)",
+		 config->path);
+}
+
+static void check_drained(struct timer *t)
+{
+	struct agent *a = CONTAINER_OF(t, struct agent, drain);
+	struct engine_stats stats;
+
+	engine_stats(a->engine, &stats);
+	if (stats.connections == 0) {
+		log_info("drained");
+		loop_stop(a->loop);
+	} else if (loop_now_ms(a->loop) >= a->drain_until_ms) {
+		log_warn(0, "%llu connections are left after limits.drainTimeout: ending them",
+			 (unsigned long long)stats.connections);
+		loop_stop(a->loop);
+	} else {
+		timer_start(a->loop, &a->drain, DRAIN_CHECK_MS);
+	}
+}
+
+/* A gateway takes no new connections and lets the ones it has come to their end: agents go elsewhere
+ * as soon as nobody listens here. A node's pods have nowhere else to go: it ends at once.
+ */
+static void terminate(struct agent *a)
+{
+	if (a->draining || a->config->role == ROLE_NODE) {
+		loop_stop(a->loop);
+		return;
+	}
+	a->draining = true;
+	while (a->n_tunnel > 0)
+		engine_unlisten(a->engine, a->tunnel[--a->n_tunnel], false);
+	a->drain_until_ms = loop_now_ms(a->loop) + a->config->limits.drain_timeout_ms;
+	log_info("draining for at most %llu ms",
+		 (unsigned long long)a->config->limits.drain_timeout_ms);
+	timer_start(a->loop, &a->drain, DRAIN_CHECK_MS);
+}
+
+static void on_signal(struct watch *w, uint32_t events)
+{
+	struct agent *a = CONTAINER_OF(w, struct agent, signals);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	while (read(w->fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGHUP)
+			reload(a);
+		else
+			terminate(a);
+	}
+}
+
+static int watch_signals(struct agent *a)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	a->signals.on_event = on_signal;
+	a->signals.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (a->signals.fd < 0)
+		return -errno;
+	return watch_add(a->loop, &a->signals, EPOLLIN);
+}
+
+/* ---- start and end ---- */
+
+static int check_source_ips(const struct config *c)
+{
+	const struct addr *missing = NULL;
+	char text[ADDR_TEXT];
+	int r = source_ip_check(c->egress.source_ips, c->egress.n_source_ips, &missing);
+
+	if (r == -EADDRNOTAVAIL)
+		return log_err(0,
+			       "egress.sourceIPs: %s is not on this machine: add it to an interface "
+			       "or run the gateway where it is",
+			       addr_print_ip(missing, text)),
+		       r;
+	if (r < 0)
+		return log_err(r, "egress.sourceIPs: cannot ask the kernel for its addresses");
+	return 0;
+}
+
+static int check_built_in(const struct config *c)
+{
+	if (c->role == ROLE_NODE && c->backend != REDIRECT_AUTO && c->backend != REDIRECT_NFTABLES)
+		return log_err(0, "redirect.backend: this agent knows 'auto' and 'nftables' only"),
+		       -EOPNOTSUPP;
+	return 0;
+}
+
+static int start_engine(struct agent *a)
+{
+	struct observers observers = {
+		.reporter = a->config->role == ROLE_NODE ? REPORTER_SOURCE : REPORTER_DESTINATION,
+		.log = a->access_log,
+		.metrics = a->metrics,
+	};
+	struct snapshot *s;
+	int r = snapshot_new(&s, a->config, a->registry, a->gateways);
+
+	if (r < 0)
+		return log_err(r, "cannot start");
+	r = engine_start(&a->engine, s, &observers);
+	snapshot_unref(s);
+	return r;
+}
+
+static int start_prober(struct agent *a)
+{
+	int r = 0;
+
+	if (a->config->role == ROLE_NODE) {
+		r = prober_new(&a->prober, a->loop);
+		if (r == 0)
+			r = prober_set(a->prober, a->gateways);
+	}
+	return r < 0 ? log_err(r, "cannot probe gateways") : 0;
+}
+
+static int open_observers(struct agent *a)
+{
+	const struct config *c = a->config;
+	int r = access_log_open(&a->access_log, c->access_log.file,
+				c->access_log.encoding == LOG_ENCODING_JSON);
+
+	if (r < 0)
+		return log_err(r, "accessLog.file: cannot open '%s'", c->access_log.file);
+	r = metrics_new(&a->metrics);
+	return r < 0 ? log_err(r, "cannot start") : 0;
+}
+
+static int start(struct agent *a)
+{
+	const struct config *c = a->config;
+	int r;
+
+	r = check_built_in(c);
+	if (r == 0 && c->role == ROLE_GATEWAY)
+		r = check_source_ips(c);
+	if (r == 0)
+		r = open_observers(a);
+	if (r < 0)
+		return r;
+
+	r = loop_new(&a->loop);
+	if (r == 0)
+		r = watch_signals(a);
+	if (r == 0)
+		r = registry_new(&a->registry, NULL, 0, NULL, NULL);
+	if (r == 0)
+		r = make_gateways(c, NULL, &a->gateways);
+	if (r < 0)
+		return log_err(r, "cannot start");
+
+	r = start_engine(a);
+	if (r == 0)
+		r = start_prober(a);
+	if (r == 0)
+		r = routes_open(a);
+	if (r < 0)
+		return r;
+	r = source_start(&a->source, c->registry_files, c->n_registry_files, on_registry, a);
+	return r < 0 ? log_err(r, "cannot watch the registry's files") : 0;
+}
+
+/* Listeners first, then who uses what is below, then what is below. */
+static void stop(struct agent *a)
+{
+	a->ending = true;
+	source_stop(a->source);
+	pods_stop(a->pods);
+	while (a->n_tunnel > 0)
+		engine_unlisten(a->engine, a->tunnel[--a->n_tunnel], false);
+	prober_free(a->prober);
+	engine_stop(TAKE_PTR(a->engine));
+	admin_free(a->admin);
+	watch_close(&a->signals);
+	loop_free(a->loop);
+	gateways_unref(a->gateways);
+	registry_unref(a->registry);
+	access_log_close(a->access_log);
+	metrics_free(a->metrics);
+	config_unref(a->config);
+}
+
+int agent_run(const struct config *config)
+{
+	struct agent a = {.config = config, .signals.fd = -1, .drain.on_expire = check_drained};
+	int r;
+
+	r = start(&a);
+	if (r == 0)
+		r = loop_run(a.loop);
+	if (r == 0)
+		r = a.result;
+	stop(&a);
+	return r;
+}

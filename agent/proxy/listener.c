@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/listener.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h> /* before the kernel's own, which then leave out what it defines */
+#include <linux/netfilter_ipv4.h>
+#include <linux/netfilter_ipv6/ip6_tables.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/owned.h"
+#include "proxy/conn.h"
+
+#define ACCEPTS 4 /* per event: other workers get their share, other connections their turn */
+
+/* Where the client meant to go. Without a translation it meant the listener itself. */
+static int original_destination(int fd, bool v6, struct addr *ret)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	int r;
+
+	r = v6 ? getsockopt(fd, IPPROTO_IPV6, IP6T_SO_ORIGINAL_DST, &sa, &len)
+	       : getsockopt(fd, IPPROTO_IP, SO_ORIGINAL_DST, &sa, &len);
+	if (r < 0) {
+		len = sizeof(sa);
+		if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+			return -errno;
+	}
+	return addr_from_sockaddr(&sa, ret);
+}
+
+static bool is_listener_itself(int fd, const struct addr *dst)
+{
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct addr own;
+
+	return getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
+	       addr_from_sockaddr(&sa, &own) == 0 && addr_equal(&own, dst);
+}
+
+/* Takes a place in the counts, or says that there is none. */
+static bool take_place(struct shared *s, struct identity *source)
+{
+	if (atomic_fetch_add_explicit(&s->connections, 1, memory_order_relaxed) >= s->max_connections) {
+		atomic_fetch_sub_explicit(&s->connections, 1, memory_order_relaxed);
+		return false;
+	}
+	if (source && atomic_fetch_add_explicit(&source->connections, 1, memory_order_relaxed) >=
+			      s->max_connections_per_pod) {
+		atomic_fetch_sub_explicit(&source->connections, 1, memory_order_relaxed);
+		atomic_fetch_sub_explicit(&s->connections, 1, memory_order_relaxed);
+		return false;
+	}
+	return true;
+}
+
+static void admit(struct tap *tap, int fd, const struct addr *remote)
+{
+	struct worker *w = tap->worker;
+	struct identity *source = tap->listener->source;
+	struct addr dst = {0};
+	int r;
+
+	atomic_fetch_add_explicit(&w->shared->accepted, 1, memory_order_relaxed);
+	if (source) {
+		r = original_destination(fd, tap->v6, &dst);
+		if (r < 0) { /* the client is gone already */
+			conn_refuse_early(w, fd, remote, source, NULL, REASON_PROTOCOL_MISMATCH,
+					  "no original destination");
+			return;
+		}
+		if (is_listener_itself(fd, &dst)) {
+			conn_refuse_early(w, fd, remote, source, &dst, REASON_PRIVATE_DESTINATION,
+					  "connected to the capture listener itself");
+			return;
+		}
+	}
+	if (!take_place(w->shared, source)) {
+		atomic_fetch_add_explicit(&w->shared->limited, 1, memory_order_relaxed);
+		conn_refuse_early(w, fd, remote, source, source ? &dst : NULL, REASON_LIMIT_EXCEEDED,
+				  "too many connections");
+		return;
+	}
+	conn_start(w, fd, remote, source, source ? &dst : NULL);
+}
+
+/* Out of descriptors: one is kept back for telling the client instead of leaving it to wait. */
+static void refuse_one(struct tap *tap)
+{
+	struct worker *w = tap->worker;
+	struct sockaddr_storage sa;
+	socklen_t len = sizeof(sa);
+	struct addr remote = {0};
+	int fd;
+
+	atomic_fetch_add_explicit(&w->shared->accept_failed, 1, memory_order_relaxed);
+	if (w->spare_fd >= 0)
+		close(w->spare_fd);
+	fd = accept4(tap->watch.fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd >= 0) {
+		addr_from_sockaddr(&sa, &remote);
+		conn_refuse_early(w, fd, &remote, tap->listener->source, NULL, REASON_LIMIT_EXCEEDED,
+				  "out of file descriptors");
+	}
+	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void on_accept(struct watch *watch, uint32_t events)
+{
+	struct tap *tap = CONTAINER_OF(watch, struct tap, watch);
+
+	(void)events;
+	for (int i = 0; i < ACCEPTS; i++) {
+		struct sockaddr_storage sa;
+		socklen_t len = sizeof(sa);
+		struct addr remote = {0};
+		int fd = accept4(watch->fd, (struct sockaddr *)&sa, &len,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			addr_from_sockaddr(&sa, &remote);
+			admit(tap, fd, &remote);
+		} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+			refuse_one(tap);
+			return;
+		} else if (errno == EAGAIN) {
+			return;
+		} /* others concern one connection that was gone before we came */
+	}
+}
+
+static void on_unref(struct later *l)
+{
+	struct tap *taps = CONTAINER_OF(l, typeof(((struct listener *)0)->of[0]), unref)->taps;
+
+	listener_unref(taps[0].listener);
+}
+
+int listener_new(struct listener **ret, struct identity *source, const int fds[], size_t n,
+		 size_t n_workers)
+{
+	struct listener *l = calloc(1, sizeof(*l) + n_workers * sizeof(l->of[0]));
+
+	if (!l)
+		return -ENOMEM;
+	atomic_init(&l->refs, 1);
+	l->source = identity_ref(source);
+	l->n_workers = n_workers;
+	for (size_t i = 0; i < n && l->n_fds < ARRAY_SIZE(l->fds); i++) {
+		if (fds[i] >= 0)
+			l->fds[l->n_fds++] = fds[i];
+	}
+	for (size_t i = 0; i < n_workers; i++)
+		l->of[i].taps[0].listener = l;
+	*ret = l;
+	return 0;
+}
+
+void listener_unref(struct listener *l)
+{
+	if (!l || atomic_fetch_sub_explicit(&l->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	for (size_t i = 0; i < l->n_fds; i++)
+		close(l->fds[i]);
+	identity_unref(l->source);
+	free(l);
+}
+
+static bool is_v6(int fd)
+{
+	int family = 0;
+	socklen_t len = sizeof(family);
+
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len);
+	return family == AF_INET6;
+}
+
+void listener_join(struct listener *l, struct worker *w)
+{
+	atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+	l->of[w->index].unref.run = on_unref;
+	for (size_t i = 0; i < l->n_fds; i++) {
+		struct tap *tap = &l->of[w->index].taps[i];
+		int r;
+
+		*tap = (struct tap){
+			.watch = {.fd = l->fds[i], .on_event = on_accept},
+			.worker = w,
+			.listener = l,
+			.v6 = is_v6(l->fds[i]),
+		};
+		r = watch_add(w->loop, &tap->watch, EPOLLIN | EPOLLEXCLUSIVE);
+		if (r < 0)
+			log_err(r, "worker %u cannot watch a listener", w->index);
+	}
+}
+
+void listener_leave(struct listener *l, struct worker *w)
+{
+	for (size_t i = 0; i < l->n_fds; i++) {
+		watch_remove(w->loop, &l->of[w->index].taps[i].watch);
+		l->of[w->index].taps[i].watch.fd = -1; /* shared: closed with the last reference */
+	}
+	loop_later(w->loop, &l->of[w->index].unref);
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* Listening sockets that all workers share, and what each worker keeps of them. */
+#include <stdatomic.h>
+
+#include "proxy/worker.h"
+
+/* One worker's watch on one socket. */
+struct tap {
+	struct watch watch;
+	struct worker *worker;
+	struct listener *listener;
+	bool v6;
+};
+
+struct listener {
+	atomic_uint refs; /* one per worker, and the engine's */
+	struct identity *source; /* NULL: the tunnel */
+	size_t n_fds, n_workers;
+	int fds[2];
+	struct {
+		struct later unref; /* after the batch, when this worker has let go */
+		struct tap taps[2];
+	} of[]; /* by worker->index */
+};
+
+/* Takes the descriptors, not the failure: on -ENOMEM they stay the caller's. */
+int listener_new(struct listener **ret, struct identity *source, const int fds[], size_t n,
+		 size_t n_workers);
+void listener_unref(struct listener *l);
+
+/* On the worker's thread. */
+void listener_join(struct listener *l, struct worker *w);
+void listener_leave(struct listener *l, struct worker *w);
