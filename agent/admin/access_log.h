@@ -5,6 +5,7 @@
  * are formatted by the caller's thread and written by a thread of the log's own, so that a slow
  * disk or pipe holds no connection up.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,7 +19,8 @@ enum reporter {
 };
 
 /* Everything is borrowed for the call. Strings may be NULL or "" (printed as null in JSON, "-" in
- * TEXT), and spans may hold anything a peer sent. Addresses of all zero are left out the same way.
+ * TEXT; response_flags as "-" in both, as Envoy does), and spans may hold anything a peer sent.
+ * Addresses of all zero are left out the same way.
  */
 struct access_record {
 	int64_t start_time_us; /* CLOCK_REALTIME, microseconds since 1970 */
@@ -37,23 +39,33 @@ struct access_record {
 	const char *request_id; /* UUID text */
 	enum reporter reporter;
 	bool allow;
-	enum reason reason;
+	enum reason reason; /* in TEXT: where Envoy has %RESPONSE_CODE_DETAILS% */
 	const char *source_namespace, *source_pod, *source_principal, *gateway;
 };
 
+/* The longest line, whatever is in the record: each field is cut to a bound of its own. */
+#define ACCESS_LINE_MAX 32768
+
 struct access_log;
 
-/* `json`: else Istio's TEXT format. -errno when the file cannot be opened. */
+/* `json`: else Istio's TEXT format. -errno when the file cannot be opened. The thread that writes
+ * logs when it cannot, once, and when it can again.
+ */
 int access_log_open(struct access_log **ret, const char *file, bool json);
 
 /* Any thread. Never blocks: when more than 16 MiB wait for the disk, lines are dropped and counted.
+ * A line is in the file about 10 ms later.
  */
 void access_log_write(struct access_log *log, const struct access_record *record);
-void access_log_reopen(struct access_log *log); /* after rotation */
+void access_log_reopen(struct access_log *log); /* after rotation; any thread, does not wait */
 uint64_t access_log_dropped(const struct access_log *log);
 
 /* Writes what is waiting, for at most 2 s, and closes. NULL is fine. */
 void access_log_close(struct access_log *log);
 
-/* Pure: the line (with '\n') as it would be written, malloc'ed. For tests. -ENOMEM. */
+/* Pure: writes the line, '\n' included and no NUL, to `buf`. Returns its length. */
+size_t access_record_format(const struct access_record *record, bool json,
+			    char buf[static ACCESS_LINE_MAX]);
+
+/* The same, malloc'ed and with a NUL. For tests. -ENOMEM. */
 int access_record_print(const struct access_record *record, bool json, char **ret, size_t *ret_len);
