@@ -63,6 +63,20 @@ static void on_dialled(struct dial *d, int fd, enum reason reason, int r, const 
 		connected(c);
 }
 
+/* A tunnel, ours or another gateway's, which nobody registered: who may dial anything (ALLOW_ANY) could
+ * go out and come in again as whoever the header says.
+ */
+static bool is_tunnel(const struct conn *c)
+{
+	const struct config *config = c->snapshot->config;
+
+	for (size_t i = 0; i < config->tunnel.n_listen; i++) {
+		if (config->tunnel.listen[i].port == c->flow.dst.port)
+			return true;
+	}
+	return false;
+}
+
 static void connect_gateway(struct conn *c)
 {
 	struct dial_target target = {
@@ -72,6 +86,10 @@ static void connect_gateway(struct conn *c)
 	};
 	int r;
 
+	if (!c->service && is_tunnel(c)) {
+		failed(c, REASON_PRIVATE_DESTINATION, "a tunnel's port that is not registered");
+		return;
+	}
 	timer_stop(c->worker->loop, &c->timer); /* the dialer keeps the time */
 	c->dial.done = on_dialled;
 	c->dial.keep_watch = true;

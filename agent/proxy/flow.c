@@ -47,7 +47,7 @@ static struct metric_labels labels_of(const struct flow *f, const struct observe
 	return (struct metric_labels){
 		.reporter = to->reporter,
 		.source_namespace = f->source ? f->source->ns : NULL,
-		.source_workload = f->source ? f->source->pod : NULL,
+		.source_workload = f->source ? f->source->workload : NULL,
 		.source_principal = f->source ? f->source->principal : NULL,
 		/* Without a service (ALLOW_ANY) there is no name that is bounded in number. */
 		.destination_service = f->service_host,
