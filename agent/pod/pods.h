@@ -11,6 +11,7 @@
 #include "net/loop.h"
 
 struct pods;
+struct redirector;
 
 /* How the proxy hears of listeners. */
 struct pods_hooks {
@@ -30,11 +31,16 @@ struct pods_config {
 	const char *trust_domain;
 	const struct cidr *cluster_cidrs;
 	size_t n_cluster_cidrs;
+	const struct redirector *redirector; /* NULL: redirect_nft */
 };
 
-/* Re-adopts the pods of the state on disk: opens their namespaces (device and inode must be the
- * ones that were written), puts rules and listeners in place, forgets what is gone, each said in
- * the log. Then opens the socket. Copies what it keeps of `config`. Logs. -errno.
+/* Re-adopts the pods of the state on disk: opens their namespaces (device, inode and cookie must be
+ * the ones that were written), puts rules and listeners in place, forgets what is gone, each said
+ * in the log, and opens the socket. Copies what it keeps of `config` and `hooks`. Logs.
+ * -EOPNOTSUPP when the kernel cannot redirect, -EADDRINUSE when another agent runs, -errno.
+ *
+ * From then on: a pod whose namespace went away is forgotten within a second or so, and rules that
+ * somebody changed are put back within about ten.
  */
 int pods_start(struct pods **ret, struct loop *loop, const struct pods_config *config,
 	       const struct pods_hooks *hooks);

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pod/state.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/owned.h"
+
+#define SUFFIX     ".json"
+#define TMP_SUFFIX ".tmp"
+#define HASH_CHARS 32
+
+static void free_json(json_t **j)
+{
+	json_decref(*j);
+}
+
+static void close_dir(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+void pod_state_done(struct pod_state *state)
+{
+	free(state->netns);
+	*state = (struct pod_state){0};
+}
+
+/* ---- names of files ---- */
+
+/* "<namespace>_<name>.json"; '_' is in neither. What is too long for a file name gets the rest of
+ * the pod's name as a hash.
+ */
+static int file_name(const struct pod_name *pod, char ret[static NAME_MAX + 1])
+{
+	size_t room = NAME_MAX - strlen(SUFFIX TMP_SUFFIX);
+	char whole[POD_LABEL_MAX + POD_NAME_MAX + 2];
+	unsigned char hash[EVP_MAX_MD_SIZE];
+	char hex[HASH_CHARS + 1];
+
+	snprintf(whole, sizeof(whole), "%s_%s", pod->ns, pod->name);
+	if (strlen(whole) <= room) {
+		snprintf(ret, NAME_MAX + 1, "%.*s" SUFFIX, (int)room, whole);
+		return 0;
+	}
+	if (EVP_Digest(whole, strlen(whole), hash, NULL, EVP_sha256(), NULL) != 1)
+		return -EIO;
+	for (size_t i = 0; i < HASH_CHARS / 2; i++)
+		snprintf(hex + 2 * i, 3, "%02x", hash[i]);
+	snprintf(ret, NAME_MAX + 1, "%.*s_%s" SUFFIX, (int)room - HASH_CHARS - 1, whole, hex);
+	return 0;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t n = strlen(text), m = strlen(end);
+
+	return n > m && strcmp(text + n - m, end) == 0;
+}
+
+int state_make_dir(const char *dir)
+{
+	OWNED_MEM char *path = strdup(dir);
+
+	if (!path)
+		return -ENOMEM;
+	for (char *p = path + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		if (mkdir(path, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* ---- writing ---- */
+
+static json_t *to_json(const struct pod_state *s)
+{
+	return json_pack("{s:i s:s s:s s:s s:s s:I s:I s:I s:s s:I}", "version", 1, "namespace",
+			 s->pod.ns, "pod", s->pod.name, "service_account", s->service_account,
+			 "netns", s->netns, "dev", (json_int_t)s->dev, "ino", (json_int_t)s->ino,
+			 "cookie", (json_int_t)s->cookie, "boot_id", s->boot_id, "enrolled_at",
+			 (json_int_t)s->enrolled_at);
+}
+
+static int write_all(int fd, const char *text, size_t n)
+{
+	while (n > 0) {
+		ssize_t w = write(fd, text, n);
+
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w < 0)
+			return -errno;
+		text += w;
+		n -= (size_t)w;
+	}
+	return 0;
+}
+
+static int write_tmp(int dirfd, const char *tmp, const char *text)
+{
+	OWNED_FD int fd =
+		openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = write_all(fd, text, strlen(text));
+	if (r < 0)
+		return r;
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+int state_write(const char *dir, const struct pod_state *state)
+{
+	char name[NAME_MAX + 1], tmp[NAME_MAX + sizeof(TMP_SUFFIX)];
+	OWNED(free_json) json_t *json = to_json(state);
+	OWNED_MEM char *text = NULL;
+	OWNED_FD int dirfd = -1;
+	int r;
+
+	if (!json)
+		return -EINVAL; /* a path that is no UTF-8, or out of memory */
+	text = json_dumps(json, JSON_COMPACT);
+	if (!text)
+		return -ENOMEM;
+	r = file_name(&state->pod, name);
+	if (r < 0)
+		return r;
+	snprintf(tmp, sizeof(tmp), "%s" TMP_SUFFIX, name);
+
+	dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dirfd < 0)
+		return -errno;
+	r = write_tmp(dirfd, tmp, text);
+	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
+		r = -errno;
+	if (r < 0)
+		unlinkat(dirfd, tmp, 0);
+	/* The folder itself is not synced: no namespace outlives the boot that the name is for. */
+	return r;
+}
+
+int state_remove(const char *dir, const struct pod_name *pod)
+{
+	char name[NAME_MAX + 1];
+	OWNED_FD int dirfd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r;
+
+	if (dirfd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	r = file_name(pod, name);
+	if (r < 0)
+		return r;
+	return unlinkat(dirfd, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* ---- reading ---- */
+
+static int read_file(const char *path, char **ret, size_t *ret_len)
+{
+	OWNED_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	OWNED_MEM char *buf = NULL;
+	size_t n = 0;
+
+	if (fd < 0)
+		return -errno;
+	buf = malloc(STATE_MAX_BYTES + 1);
+	if (!buf)
+		return -ENOMEM;
+	while (n <= STATE_MAX_BYTES) {
+		ssize_t got = read(fd, buf + n, STATE_MAX_BYTES + 1 - n);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		n += (size_t)got;
+	}
+	*ret = TAKE_PTR(buf);
+	*ret_len = n;
+	return 0;
+}
+
+/* What the text says, in jansson's types; the strings belong to the JSON. */
+struct raw_state {
+	int version;
+	const char *ns, *pod, *service_account, *netns, *boot_id;
+	json_int_t dev, ino, cookie, enrolled_at;
+};
+
+static const char *fill(const struct raw_state *raw, struct pod_state *s)
+{
+	if (raw->version != 1)
+		return "a version that this agent does not know";
+	if (!pod_label_is_valid(raw->ns) || !pod_subdomain_is_valid(raw->pod))
+		return "no valid pod name";
+	if (*raw->service_account && !pod_subdomain_is_valid(raw->service_account))
+		return "no valid service account";
+	if (raw->netns[0] != '/')
+		return "the namespace's path is not absolute";
+	if (strlen(raw->boot_id) >= sizeof(s->boot_id))
+		return "no valid boot_id";
+	snprintf(s->pod.ns, sizeof(s->pod.ns), "%s", raw->ns);
+	snprintf(s->pod.name, sizeof(s->pod.name), "%s", raw->pod);
+	snprintf(s->service_account, sizeof(s->service_account), "%s", raw->service_account);
+	snprintf(s->boot_id, sizeof(s->boot_id), "%s", raw->boot_id);
+	s->dev = (dev_t)raw->dev;
+	s->ino = (ino_t)raw->ino;
+	s->cookie = (uint64_t)raw->cookie;
+	s->enrolled_at = raw->enrolled_at;
+	return NULL;
+}
+
+static const char *decode(const char *text, size_t n, struct pod_state *ret)
+{
+	OWNED(free_json) json_t *json = NULL;
+	struct raw_state raw;
+	const char *why;
+
+	if (n > STATE_MAX_BYTES)
+		return "longer than any that was written";
+	json = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
+	if (!json)
+		return "not JSON";
+	if (json_unpack_ex(json, NULL, JSON_STRICT, "{s:i s:s s:s s:s s:s s:I s:I s:I s:s s:I}",
+			   "version", &raw.version, "namespace", &raw.ns, "pod", &raw.pod,
+			   "service_account", &raw.service_account, "netns", &raw.netns, "dev",
+			   &raw.dev, "ino", &raw.ino, "cookie", &raw.cookie, "boot_id",
+			   &raw.boot_id, "enrolled_at", &raw.enrolled_at) < 0)
+		return "a field is missing, unknown or of the wrong type";
+	why = fill(&raw, ret);
+	if (why)
+		return why;
+	ret->netns = strdup(raw.netns);
+	return ret->netns ? NULL : "out of memory";
+}
+
+int state_read(const char *path, struct pod_state *ret, const char **ret_why)
+{
+	struct pod_state state = {0};
+	OWNED_MEM char *text = NULL;
+	const char *why;
+	size_t n = 0;
+	int r;
+
+	r = read_file(path, &text, &n);
+	if (r < 0)
+		return r;
+	why = decode(text, n, &state);
+	if (why) {
+		*ret_why = why;
+		return -EBADMSG;
+	}
+	*ret = state;
+	return 0;
+}
+
+int state_list(const char *dir, void (*on_file)(void *ctx, const char *path), void *ctx)
+{
+	OWNED(close_dir) DIR *d = opendir(dir);
+	const struct dirent *e;
+
+	if (!d)
+		return errno == ENOENT ? 0 : -errno;
+	while ((errno = 0, e = readdir(d))) {
+		OWNED_MEM char *path = NULL;
+
+		if (ends_with(e->d_name, SUFFIX TMP_SUFFIX)) {
+			unlinkat(dirfd(d), e->d_name, 0);
+			continue;
+		}
+		if (!ends_with(e->d_name, SUFFIX))
+			continue;
+		if (asprintf(&path, "%s/%s", dir, e->d_name) < 0) {
+			path = NULL; /* undefined after a failure */
+			return -ENOMEM;
+		}
+		on_file(ctx, path);
+	}
+	return -errno;
+}
+
+int state_boot_id(char ret[static STATE_BOOT_ID_MAX])
+{
+	OWNED_FD int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	char buf[STATE_BOOT_ID_MAX];
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, sizeof(buf) - 1);
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+	memcpy(ret, buf, sizeof(buf));
+	return 0;
+}
