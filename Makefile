@@ -23,7 +23,7 @@ override CFLAGS += -std=gnu17 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissi
 override LDFLAGS += -pie -Wl,-z,relro,-z,now -Wl,--as-needed -pthread $(san)
 override CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
-lib_src   := $(filter-out agent/admin/ctl/%,$(wildcard agent/*/*.c)) agent/config.c $(wildcard cni/redirect/*.c)
+lib_src   := $(filter-out agent/admin/ctl/%,$(wildcard agent/*/*.c)) agent/config.c agent/config_print.c $(wildcard cni/redirect/*.c)
 lib_obj   := $(lib_src:%.c=$(B)/%.o)
 agent_obj := $(B)/agent/main.o $(B)/agent/agent.o $(B)/agent/routes.o
 ctl_obj   := $(patsubst %.c,$(B)/%.o,$(wildcard agent/admin/ctl/*.c))

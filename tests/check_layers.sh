@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-libraries='libmnl/|libnftnl/|netlink/|openssl/|ares\.h|jansson\.h|libfyaml\.h|curl/|bpf/'
+libraries='libmnl/|libnftnl/|netlink/|openssl/|ares\.h|jansson\.h|yaml\.h|curl/|bpf/'
 effects='unistd\.h|fcntl\.h|time\.h|pthread\.h|sys/(socket|epoll|time|mman|stat)\.h'
 rows="
 include/abi/*         | -                                                             | (?!linux/types\.h).*
@@ -21,9 +21,9 @@ agent/pod/*           | abi/ base/ net/ redirect/ pod/                          
 agent/gateway/*       | base/ net/ sniff/ registry/ gateway/                          | jansson\.h|curl/|libnftnl/
 agent/tunnel/*        | base/ net/ sniff/ registry/ gateway/ tunnel/ config.h admin/access_log.h admin/metrics.h | ares\.h|curl/|libnftnl/
 agent/proxy/*         | base/ net/ sniff/ registry/ gateway/ tunnel/ proxy/ config.h admin/access_log.h admin/metrics.h | ares\.h|curl/|libnftnl/
-agent/admin/ctl/*     | base/ admin/ pod/enrol_client.h                               | ares\.h|libnftnl/
+agent/admin/ctl/*     | base/ admin/ pod/enrol_client.h pod/pod_name.h                | ares\.h|libnftnl/
 agent/admin/*         | base/ net/ sniff/ admin/                                      | ares\.h|libnftnl/
-agent/config.h        | base/ registry/                                               | ares\.h|curl/|libnftnl/
+agent/config*.?       | base/ registry/ resource/ config.h config_words.h              | ares\.h|curl/|libnftnl/
 "
 
 # Is the header $1 among the words of $2? "x/" is a folder, "!x" an exception.
@@ -48,7 +48,8 @@ check_file()
 	while IFS= read -r line; do
 		header=${line#*\"}
 		header=${header%%\"*}
-		[[ $header != */* && -e "$(dirname "$file")/$header" ]] && header=$(basename "$(dirname "$file")")/$header
+		[[ $header != */* && $file == */*/* && -e "$(dirname "$file")/$header" ]] &&
+			header=$(basename "$(dirname "$file")")/$header
 		allowed "$header" "$ours" || echo "$file: may not include \"$header\" (only: ${ours//  /})"
 	done < <(grep -E '^[[:space:]]*#[[:space:]]*include[[:space:]]*"' "$file" || true)
 	grep -nP "^\s*#\s*include\s*<($not)" "$file" /dev/null |

@@ -5,10 +5,10 @@
 set -eu
 
 build="gcc libc6-dev make pkg-config libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libssl-dev
-	libc-ares-dev libjansson-dev libfyaml-dev libcurl4-openssl-dev libcmocka-dev"
+	libc-ares-dev libjansson-dev libyaml-dev libcurl4-openssl-dev libcmocka-dev"
 # What tests, demo and bench run: clients, servers and tools.
 run="python3 python3-pytest iproute2 iputils-ping util-linux nftables binutils curl openssl nginx-light
-	dnsmasq-base postgresql haproxy"
+	dnsmasq-base postgresql haproxy libnginx-mod-stream"
 packages="$build $run"
 
 # Prints those of its arguments that are not installed.

@@ -15,7 +15,7 @@ $(fuzz_bin): $(B)/%: $(B)/%.o $(B)/tests/fuzz/replay.o $(B)/libsluice.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(libs) -o $@
 
-unit: $(unit_bin)
+unit: all $(unit_bin)
 	$(Q)for t in $(unit_bin); do $$t || exit 1; done
 
 -include $(unit_bin:=.d) $(fuzz_bin:=.d)

@@ -13,7 +13,6 @@
 #include "proxy/http_relay.h"
 #include "proxy/refusal.h"
 
-#define EDGES	       (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 #define IDLE_CHECK_MS  30000 /* how often a quiet connection is looked at */
 #define LINGER_MS      1000  /* how long a refused client may take to read why */
 #define LINGER_BYTES   (1u << 20) /* and how much it may still send */
@@ -22,21 +21,11 @@
 #define KEEPALIVE_STEP 10
 #define KEEPALIVE_MAX  6
 
-static void note_edges(struct sock *s, uint32_t events)
-{
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		s->readable = true;
-	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
-		s->writable = true;
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		s->hup = true;
-}
-
 static void on_down(struct watch *watch, uint32_t events)
 {
 	struct conn *c = CONTAINER_OF(watch, struct conn, down.watch);
 
-	note_edges(&c->down, events);
+	sock_note(c->worker->loop, &c->down, events);
 	conn_step(c);
 }
 
@@ -44,7 +33,7 @@ static void on_up(struct watch *watch, uint32_t events)
 {
 	struct conn *c = CONTAINER_OF(watch, struct conn, up.watch);
 
-	note_edges(&c->up, events);
+	sock_note(c->worker->loop, &c->up, events);
 	if (c->state == CONN_CONNECT)
 		conn_on_up_event(c, events);
 	else
@@ -155,7 +144,7 @@ int conn_start(struct worker *w, int fd, const struct addr *remote, struct ident
 	c->again.run = on_again;
 	c->state = source ? CONN_SNIFF : CONN_HEADER;
 	c->counted_pod = source;
-	r = watch_add(w->loop, &c->down.watch, EDGES);
+	r = watch_add(w->loop, &c->down.watch, SOCK_EDGES);
 	if (r < 0)
 		goto fail;
 
@@ -283,7 +272,7 @@ static void step_refuse(struct conn *c)
 		} else if (n == 0) {
 			c->out.eof = true;
 		} else if (errno == EAGAIN) {
-			c->down.readable = false;
+			sock_drained(w->loop, &c->down);
 		} else if (errno != EINTR) {
 			conn_close(c, true);
 			return;

@@ -12,7 +12,6 @@
 #include "sniff/proxy_v2.h"
 
 #define ATTEMPT_MS 500 /* one gateway endpoint; then the next is tried */
-#define EDGES	   (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 /* No way was found. The request that asked for it still waits in the pump, and belongs in the line. */
 static void failed(struct conn *c, enum reason reason, const char *detail)
@@ -56,7 +55,7 @@ static void on_dialled(struct dial *d, int fd, enum reason reason, int r, const 
 		return;
 	}
 	c->up.watch.fd = fd;
-	r = watch_change(c->worker->loop, &c->up.watch, EDGES); /* keep_watch: no new registration */
+	r = watch_change(c->worker->loop, &c->up.watch, SOCK_EDGES); /* keep_watch: no new registration */
 	if (r < 0)
 		failed(c, REASON_UPSTREAM_FAILED, strerrordesc_np(-r));
 	else
@@ -154,7 +153,7 @@ static int try_endpoint(struct conn *c, const struct gateway_endpoint *e)
 	if (connect(c->up.watch.fd, (struct sockaddr *)&sa, len) < 0 && errno != EINPROGRESS)
 		r = -errno;
 	else
-		r = watch_add(c->worker->loop, &c->up.watch, EDGES);
+		r = watch_add(c->worker->loop, &c->up.watch, SOCK_EDGES);
 	if (r < 0)
 		watch_close(&c->up.watch);
 	return r;

@@ -87,8 +87,10 @@ static int read_more(struct conn *c)
 	if (!c->down.readable)
 		return 0;
 	n = recv(c->down.watch.fd, w->env.scratch, PUMP_SCRATCH, 0);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-		c->down.readable = errno == EINTR;
+	if (n < 0 && errno == EINTR)
+		return 0;
+	if (n < 0 && errno == EAGAIN) {
+		sock_drained(w->loop, &c->down);
 		return 0;
 	}
 	if (n < 0)
@@ -98,7 +100,7 @@ static int read_more(struct conn *c)
 		return -ECONNRESET;
 	}
 	if (n < (ssize_t)PUMP_SCRATCH && !c->down.hup)
-		c->down.readable = false;
+		sock_drained(w->loop, &c->down);
 	c->out.bytes += (uint64_t)n;
 	r = pump_put(&c->out, w->env.scratch, (size_t)n, 0);
 	return r < 0 ? r : 1;

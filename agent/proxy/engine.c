@@ -193,6 +193,7 @@ static int worker_init(struct worker *w, struct engine *e, unsigned index, unsig
 	if (!w->env.scratch || w->spare_fd < 0)
 		return -ENOMEM;
 	r = loop_new(&w->loop);
+	w->env.loop = w->loop;
 	if (r == 0)
 		r = new_dialer(w, e->snapshot->config);
 	if (r < 0)

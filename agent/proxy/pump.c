@@ -18,6 +18,29 @@
 #define BUF_MIN		1024u
 #define READ_BEHIND	16384u /* how much is read at once behind unjudged bytes */
 
+/* ---- sockets ---- */
+
+void sock_note(struct loop *loop, struct sock *s, uint32_t events)
+{
+	if (s->readable && !s->muted && (events & EPOLLIN) && !(events & EPOLLRDHUP) &&
+	    watch_change(loop, &s->watch, SOCK_EDGES & ~EPOLLIN) == 0)
+		s->muted = true;
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		s->readable = true;
+	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+		s->writable = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		s->hup = true;
+}
+
+/* What came in since makes an edge as the watch is changed. */
+void sock_drained(struct loop *loop, struct sock *s)
+{
+	s->readable = false;
+	if (s->muted && watch_change(loop, &s->watch, SOCK_EDGES) == 0)
+		s->muted = false;
+}
+
 /* ---- pipes ---- */
 
 static struct pipe *pipe_borrow(struct pump_env *env)
@@ -231,7 +254,7 @@ static bool wants_splice(const struct pump *p)
 }
 
 /* 1: bytes or the end came; 0: nothing more for now; -errno. */
-static int took(struct pump *p, ssize_t n, size_t wanted, bool drained_by_short_read)
+static int took(struct pump_env *env, struct pump *p, ssize_t n, size_t wanted, bool drained_by_short_read)
 {
 	if (n < 0) {
 		int r = -errno;
@@ -240,7 +263,7 @@ static int took(struct pump *p, ssize_t n, size_t wanted, bool drained_by_short_
 			return 1;
 		if (r != -EAGAIN)
 			return r;
-		p->from->readable = false;
+		sock_drained(env->loop, p->from);
 		return 0;
 	}
 	if (n == 0) {
@@ -250,7 +273,7 @@ static int took(struct pump *p, ssize_t n, size_t wanted, bool drained_by_short_
 	p->bytes += (uint64_t)n;
 	/* A short read has emptied the queue (epoll(7)), unless a FIN or an error is behind it. */
 	if (drained_by_short_read && (size_t)n < wanted && !p->from->hup)
-		p->from->readable = false;
+		sock_drained(env->loop, p->from);
 	return 1;
 }
 
@@ -268,7 +291,7 @@ static int fill_pipe(struct pump_env *env, struct pump *p)
 	}
 	n = splice(p->from->watch.fd, NULL, p->pipe->fds[1], NULL, want,
 		   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-	r = took(p, n, want, false);
+	r = took(env, p, n, want, false);
 	if (n > 0) {
 		p->pipe->used += (uint32_t)n;
 		if (p->run != PUMP_ALL)
@@ -289,7 +312,7 @@ static int fill_scratch(struct pump_env *env, struct pump *p, struct judge *judg
 	int r;
 
 	n = recv(p->from->watch.fd, env->scratch, PUMP_SCRATCH, 0);
-	r = took(p, n, PUMP_SCRATCH, true);
+	r = took(env, p, n, PUMP_SCRATCH, true);
 	if (n <= 0)
 		return r;
 
@@ -313,7 +336,7 @@ static int fill_scratch(struct pump_env *env, struct pump *p, struct judge *judg
 }
 
 /* Unjudged bytes wait (the head of a message that came in pieces): more is read behind them. */
-static int fill_behind(struct pump *p, struct judge *judge)
+static int fill_behind(struct pump_env *env, struct pump *p, struct judge *judge)
 {
 	ssize_t n;
 	int r;
@@ -322,7 +345,7 @@ static int fill_behind(struct pump *p, struct judge *judge)
 	if (r < 0)
 		return r;
 	n = recv(p->from->watch.fd, p->buf + p->len, READ_BEHIND, 0);
-	r = took(p, n, READ_BEHIND, true);
+	r = took(env, p, n, READ_BEHIND, true);
 	if (n > 0) {
 		p->len += (uint32_t)n;
 		pump_judge(p, judge);
@@ -333,7 +356,7 @@ static int fill_behind(struct pump *p, struct judge *judge)
 static int fill(struct pump_env *env, struct pump *p, struct judge *judge)
 {
 	if (p->len > p->off)
-		return fill_behind(p, judge);
+		return fill_behind(env, p, judge);
 	if (wants_splice(p))
 		return fill_pipe(env, p);
 	return fill_scratch(env, p, judge);

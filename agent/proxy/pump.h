@@ -11,12 +11,24 @@
 #include "base/span.h"
 #include "net/loop.h"
 
+/* A socket is registered once, for edges of both ways. */
+#define SOCK_EDGES (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+
 /* A watched socket and what its last edges said. */
 struct sock {
 	struct watch watch;
 	bool readable, writable;
-	bool hup; /* a FIN, RST or error is somewhere behind the bytes: read on until it shows */
+	bool hup;   /* a FIN, RST or error is somewhere behind the bytes: read on until it shows */
+	bool muted; /* not told of more to read: there is enough that nobody takes */
 };
+
+/* Takes note of edges. The other side may be full for long while every segment that comes in wakes us
+ * for nothing: the second such edge is the last until what is there has been read.
+ */
+void sock_note(struct loop *loop, struct sock *s, uint32_t events);
+
+/* Nothing more to read for now. */
+void sock_drained(struct loop *loop, struct sock *s);
 
 struct pipe {
 	int fds[2];
@@ -26,6 +38,7 @@ struct pipe {
 
 /* What the pumps of one worker share. */
 struct pump_env {
+	struct loop *loop;
 	uint8_t *scratch; /* PUMP_SCRATCH bytes */
 	struct pipe *pipes;
 	unsigned n_idle_pipes, n_pipes, max_pipes;

@@ -142,7 +142,7 @@ class Haproxy(Contender):
     def __init__(self, hops, binary, kind="haproxy"):
         self.binary = binary
         text = w.run(binary, "-v")
-        version = re.search(r"version (\d+\.\d+\.\d+)", text).group(1)
+        version = re.search(r"version (\d+\.\d+(?:[.-]\w+)*)", text).group(1)
         super().__init__(kind, f"HAProxy {version}", version, hops)
 
     def start(self, world, processes):
