@@ -221,18 +221,18 @@ static void log_end(struct conn *c, enum reason reason, const char *detail)
 			 .duration_ms = loop_now_ms(c->worker->loop) - c->flow.start_ms,
 			 .detail = detail,
 		 },
-		 allow, reason);
+		 allow, reason ?: c->flow.reason);
 }
 
 void conn_abort(struct conn *c, enum reason reason, const char *detail)
 {
 	if (c->state == CONN_CLOSED)
 		return;
-	if (reason != REASON_NONE && c->flow.reason == REASON_NONE)
+	if (reason != REASON_NONE)
 		c->flow.reason = reason;
 	if (reason == REASON_DEREGISTERED)
 		flow_denied(&c->flow, &c->worker->shared->observers);
-	log_end(c, reason ?: c->flow.reason, detail);
+	log_end(c, reason, detail);
 	conn_close(c, true);
 }
 

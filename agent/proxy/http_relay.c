@@ -152,7 +152,7 @@ static void finish_exchange(struct http_relay *h)
 	struct pump *out = &h->conn->out;
 
 	h->response_side = SIDE_HEAD;
-	log_exchange(h, e, e->response_code, true, REASON_NONE, NULL);
+	log_exchange(h, e, e->response_code, true, h->conn->flow.reason, NULL);
 	if (h->request_side == SIDE_UPGRADE) /* it was answered with something else than 101 */
 		h->request_side = SIDE_HEAD;
 	if (out->paused && h->refusal.reason == REASON_NONE) {
@@ -526,7 +526,10 @@ bool http_relay_end(struct http_relay *h, enum reason reason, const char *detail
 			e->received = h->conn->out.bytes;
 			e->sent = h->conn->in.bytes;
 		}
-		log_exchange(h, e, code, reason == REASON_NONE, reason, detail);
+		if (reason == REASON_NONE)
+			log_exchange(h, e, code, true, h->conn->flow.reason, detail);
+		else
+			log_exchange(h, e, code, false, reason, detail);
 	}
 	return logged;
 }

@@ -139,8 +139,8 @@ def start_nginx(ns, folder):
 def nginx_seen(folder):
     """What nginx served so far, one dict a request."""
     log = folder / "nginx-access.log"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return [json.loads(line) for line in lines]
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 # ---- DNS ----

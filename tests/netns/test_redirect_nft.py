@@ -23,7 +23,8 @@ import time
 
 import pytest
 
-BUILD = os.environ.get("SLUICE_BUILD", "build")
+REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(REPO, os.environ.get("SLUICE_BUILD", "build"))
 NFT_APPLY = os.path.join(BUILD, "tests/netns/nft_apply")
 HELPER = os.path.join(BUILD, "tests/netns/enrol_helper")
 PREFIX = "slrd"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import servers
 from procs import FOLDER, is_alive, start_time, wait_for
-from world import World
+from world import CLUSTER_DNS, World
 
 HERE = Path(__file__).resolve().parent
+DNS_QUESTION = b"ok\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,17 @@ def test_names(bare):
     bare.dns.set("moving.example.com", ["198.51.100.18"])
     assert bare.curl(pod, "http://moving.example.com/").json()["server"] == "moved"
     bare.dns.set("moving.example.com", servers.RECORDS["moving.example.com"])
+
+
+def test_pods_that_come_cut_nobody_off(bare):
+    """The bridge keeps its address when a port with a lower one joins: who knows it still is heard."""
+    for number in (0, 3, 2, 1):
+        if number:
+            bare.node.ip(f"link set pod-b address 00:00:00:00:00:{number:02}")
+        with bare.pods["pod-a"].socket(kind=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(3)
+            sock.sendto(DNS_QUESTION, (CLUSTER_DNS, 53))
+            assert sock.recv(512)[:2] == DNS_QUESTION[:2]
 
 
 def test_postgres(bare):

@@ -100,7 +100,8 @@ class World:
         self.wanted_pods = pods
         self.agents = {}
         self.pods = {}
-        self.curls = itertools.count()
+        self.numbers = itertools.count()
+        self.pod_numbers = itertools.count(FIRST_POD)
         self.closed = False
 
     def __enter__(self):
@@ -197,8 +198,7 @@ class World:
     def add_pod(self, ref):
         """One more pod, "namespace/name", not enrolled."""
         namespace, name = ref.split("/")
-        number = FIRST_POD + len(self.pods)
-        pod = self.pods[name] = Pod(self, namespace, name, number)
+        pod = self.pods[name] = Pod(self, namespace, name, next(self.pod_numbers))
         return pod
 
     # ---- servers ----
@@ -232,9 +232,21 @@ class World:
         return self.postgres
 
     def nginx_seen(self, **fields):
-        """Requests that nginx served so far, as dicts of server, client, host, sni, uri, status."""
-        return [r for r in servers.nginx_seen(self.folder)
-                if all(r.get(k) == v for k, v in fields.items())]
+        """Requests that nginx has answered, as dicts of server, client, host, sni, uri, status. None is
+        still on its way to the log: a marker goes behind them."""
+        marker = f"/marker-{next(self.numbers)}"
+        with self.internet.connect(servers.WWW[0], 80) as sock:
+            sock.sendall(f"GET {marker} HTTP/1.0\r\n\r\n".encode())
+            while sock.recv(4096):
+                pass
+        seen = []
+
+        def complete():
+            seen[:] = servers.nginx_seen(self.folder)
+            return any(r["uri"] == marker for r in seen)
+        wait_for(complete, what="nginx's log is written")
+        return [r for r in seen if not r["uri"].startswith("/marker-") and
+                all(r.get(k) == v for k, v in fields.items())]
 
     # ---- agents ----
 
@@ -357,7 +369,7 @@ class World:
 
     def curl(self, pod, url, *args, timeout=10, ca=True):
         """Real curl in a pod. `args` are further options of curl."""
-        n = next(self.curls)
+        n = next(self.numbers)
         body, head = self.folder / f"curl.{n}.body", self.folder / f"curl.{n}.head"
         trust = ["--cacert", self.ca] if ca else []
         done = pod.run(["curl", "-q", "-sS", "--max-time", timeout, *trust, "-o", body, "-D", head,
