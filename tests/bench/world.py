@@ -32,7 +32,8 @@ ROUTES = (
     ("node", "default", "198.18.3.1"),
     ("gw", "198.18.2.0/24", "198.18.3.2"),
 )
-SYSCTLS = (  # many short connections between two addresses
+SYSCTLS = (
+    # many short connections between two addresses
     ("net.ipv4.tcp_tw_reuse", "1"),
     ("net.ipv4.ip_local_port_range", "1024 65535"),
 )
@@ -141,6 +142,7 @@ class World:
             self.add_namespace(ns)
             for key, value in SYSCTLS:
                 self.sysctl(ns, key, value)
+            self._set_congestion_control(ns)
         for a, a_ip, b, b_ip in LINKS:
             run("ip", "link", "add", f"to-{b}", "netns", self.netns(a), "type", "veth",
                 "peer", "name", f"to-{a}", "netns", self.netns(b))
@@ -149,6 +151,15 @@ class World:
                 run("ip", "-n", self.netns(ns), "link", "set", f"to-{peer}", "up")
         for ns, to, via in ROUTES:
             run("ip", "-n", self.netns(ns), "route", "add", to, "via", via)
+
+    def _set_congestion_control(self, ns):
+        """cubic, Debian's default. With bbr, which some hosts prefer, the kernel paces every socket by
+        timers, and the bench would measure those. Where the host reserves cubic, reno is nearest.
+        """
+        try:
+            self.sysctl(ns, "net.ipv4.tcp_congestion_control", "cubic")
+        except RuntimeError:
+            self.sysctl(ns, "net.ipv4.tcp_congestion_control", "reno")
 
     def sysctl(self, ns, key, value):
         run("ip", "netns", "exec", self.netns(ns), "sysctl", "-qw", f"{key}={value}")
