@@ -7,8 +7,8 @@ CLANG   ?= clang
 PYTHON  ?= /usr/bin/python3
 PREFIX  ?= /usr
 SAN     ?=
-B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 comma   := ,
+B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PKGS    := libmnl libnftnl libnl-3.0 libnl-route-3.0 openssl libcares jansson yaml-0.1 libcurl
 VERSION := 0.1.0
 

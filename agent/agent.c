@@ -84,8 +84,7 @@ static int open_pods(struct agent *a)
 		.cluster_cidrs = c->cluster_cidrs,
 		.n_cluster_cidrs = c->n_cluster_cidrs,
 	};
-	struct pods_hooks hooks = {
-		.ctx = a, .listen = on_pod_listen, .unlisten = on_pod_unlisten};
+	struct pods_hooks hooks = {.ctx = a, .listen = on_pod_listen, .unlisten = on_pod_unlisten};
 
 	return pods_start(&a->pods, a->loop, &pc, &hooks);
 }
@@ -125,7 +124,10 @@ static int open_tunnel(struct agent *a)
 {
 	const struct config *c = a->config;
 
-	for (size_t i = 0; i < c->tunnel.n_listen && a->n_tunnel < MAX_TUNNEL_LISTENERS; i++) {
+	if (c->tunnel.n_listen > MAX_TUNNEL_LISTENERS)
+		return log_err(-E2BIG, "tunnel.listen: at most %d addresses, use a wildcard",
+			       MAX_TUNNEL_LISTENERS);
+	for (size_t i = 0; i < c->tunnel.n_listen; i++) {
 		char text[ADDR_TEXT];
 		int fd = tunnel_socket(c, &c->tunnel.listen[i]);
 		int r = fd;
@@ -246,8 +248,8 @@ static void check_drained(struct timer *t)
 	}
 }
 
-/* A gateway takes no new connections and lets the ones it has come to their end: agents go elsewhere
- * as soon as nobody listens here. A node's pods have nowhere else to go: it ends at once.
+/* A gateway takes no new connections and lets the ones it has come to their end: agents go
+ * elsewhere as soon as nobody listens here. A node's pods have nowhere else to go: it ends at once.
  */
 static void terminate(struct agent *a)
 {
@@ -305,7 +307,8 @@ static int check_source_ips(const struct config *c)
 
 	if (r == -EADDRNOTAVAIL)
 		return log_err(0,
-			       "egress.sourceIPs: %s is not on this machine: add it to an interface "
+			       "egress.sourceIPs: %s is not on this machine: add it to an "
+			       "interface "
 			       "or run the gateway where it is",
 			       addr_print_ip(missing, text)),
 		       r;

@@ -8,16 +8,20 @@
 #include "base/log.h"
 
 static const char usage[] =
-	"sluice-agent --config FILE           run in the foreground; SIGTERM ends it, SIGHUP re-reads\n"
+	"sluice-agent --config FILE           run in the foreground; SIGTERM ends it, SIGHUP "
+	"re-reads\n"
 	"sluice-agent --config FILE --check   say what is wrong with the configuration and the\n"
 	"                                     registry's files, and exit 1 if anything is\n"
 	"sluice-agent --version\n"
 	"  --log-level error|warning|info|debug\n";
 
 static const struct option options[] = {
-	{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, 'k'},
-	{"log-level", required_argument, NULL, 'l'}, {"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'}, {0},
+	{"config", required_argument, NULL, 'c'},
+	{"check", no_argument, NULL, 'k'},
+	{"log-level", required_argument, NULL, 'l'},
+	{"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
 };
 
 static int set_level(const char *name)

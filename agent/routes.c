@@ -110,9 +110,10 @@ static void put_engine(FILE *out, const struct agent *a)
 		       "Connections accepted, refused ones included.", "", (double)s.accepted);
 	metrics_sample(out, "sluice_connections_limited_total", "counter",
 		       "Connections refused because a limit was reached.", "", (double)s.limited);
-	metrics_sample(out, "sluice_accept_failed_total", "counter",
-		       "Times a connection could not be accepted for lack of descriptors or memory.",
-		       "", (double)s.accept_failed);
+	metrics_sample(
+		out, "sluice_accept_failed_total", "counter",
+		"Times a connection could not be accepted for lack of descriptors or memory.", "",
+		(double)s.accept_failed);
 	metrics_sample(out, "sluice_tunnel_header_refused_total", "counter",
 		       "Tunnel connections refused for their PROXY header.", "",
 		       (double)s.header_refused);
@@ -130,7 +131,8 @@ static void put_registry_stats(FILE *out, const struct agent *a)
 	metrics_sample(out, "sluice_registry_rejected_total", "counter",
 		       "Loads of the registry that were refused.", "", (double)s.rejected);
 	metrics_sample(out, "sluice_registry_load_seconds", "gauge",
-		       "How long the registry in force took to load.", "", (double)s.load_ms / 1000);
+		       "How long the registry in force took to load.", "",
+		       (double)s.load_ms / 1000);
 }
 
 static void handle_metrics(void *ctx, struct admin_request *request)
@@ -153,8 +155,8 @@ static void handle_metrics(void *ctx, struct admin_request *request)
 		metrics_sample(out, "sluice_pods_enrolled", "gauge", "Pods enrolled.", "",
 			       (double)pods_count(a->pods));
 	metrics_sample(out, "sluice_access_log_dropped_total", "counter",
-		       "Access-log lines lost because the log could not be written fast enough.", "",
-		       (double)access_log_dropped(a->access_log));
+		       "Access-log lines lost because the log could not be written fast enough.",
+		       "", (double)access_log_dropped(a->access_log));
 	if (fclose(out) != 0)
 		len = 0;
 	admin_reply(request, 200, METRICS_CONTENT_TYPE, text, len);
@@ -304,7 +306,8 @@ static const char *detail_of(const struct verdict *v, const struct agent *a)
 	case REASON_NOT_EXPORTED:
 		return "registered, but spec.exportTo leaves this namespace out";
 	case REASON_NO_SERVER_NAME:
-		return "TLS without a server name is judged by address, and this one is not registered";
+		return "TLS without a server name is judged by address, and this one is not "
+		       "registered";
 	case REASON_PROTOCOL_MISMATCH:
 		return "registered for another protocol: see spec.ports[].protocol";
 	case REASON_NOT_REGISTERED:
@@ -321,10 +324,10 @@ static json_t *check_json(const struct agent *a, const struct check *c, const st
 	json_t *o = json_pack(
 		"{s:s, s:s, s:s, s:s, s:i, s:s?, s:o, s:s?, s:s?, s:s}", "decision",
 		v->allow ? "ALLOW" : "DENY", "reason", reason_str(v->reason), "detail",
-		detail_of(v, a), "host", c->name[0] ? c->name : addr_print_ip(&c->dst, text), "port",
-		c->dst.port, "protocol", s ? protocol_str(s->protocol) : NULL, "service_entry",
-		s ? json_sprintf("%s/%s", s->ns, s->entry) : json_null(), "resolution",
-		s ? resolution_str(s->resolution) : NULL, "gateway",
+		detail_of(v, a), "host", c->name[0] ? c->name : addr_print_ip(&c->dst, text),
+		"port", c->dst.port, "protocol", s ? protocol_str(s->protocol) : NULL,
+		"service_entry", s ? json_sprintf("%s/%s", s->ns, s->entry) : json_null(),
+		"resolution", s ? resolution_str(s->resolution) : NULL, "gateway",
 		v->allow && a->gateways->n ? a->gateways->list[0].name : NULL, "by",
 		v->by_name || c->name[0] ? "name" : "address");
 

@@ -13,11 +13,11 @@
 #include "proxy/http_relay.h"
 #include "proxy/refusal.h"
 
-#define IDLE_CHECK_MS  30000 /* how often a quiet connection is looked at */
-#define LINGER_MS      1000  /* how long a refused client may take to read why */
+#define IDLE_CHECK_MS  30000      /* how often a quiet connection is looked at */
+#define LINGER_MS      1000       /* how long a refused client may take to read why */
 #define LINGER_BYTES   (1u << 20) /* and how much it may still send */
-#define STEPS	       4     /* turns of both pumps before other connections get theirs */
-#define KEEPALIVE_IDLE 60    /* seconds; both sides, once a connection has been quiet */
+#define STEPS          4          /* turns of both pumps before other connections get theirs */
+#define KEEPALIVE_IDLE 60         /* seconds; both sides, once a connection has been quiet */
 #define KEEPALIVE_STEP 10
 #define KEEPALIVE_MAX  6
 
@@ -201,8 +201,8 @@ static void conn_close(struct conn *c, bool reset)
 	loop_later(w->loop, &c->again);
 }
 
-/* One line per connection, unless its requests have had theirs; but an end that is our doing is always
- * said.
+/* One line per connection, unless its requests have had theirs; but an end that is our doing is
+ * always said.
  */
 static void log_end(struct conn *c, enum reason reason, const char *detail)
 {
@@ -412,7 +412,8 @@ static void relay_failed(struct conn *c, bool upstream)
 		return;
 	}
 	if (c->http && http_relay_can_answer(c->http)) {
-		enum reason reason = c->worker->dialer ? REASON_UPSTREAM_FAILED : REASON_TUNNEL_REFUSED;
+		enum reason reason =
+			c->worker->dialer ? REASON_UPSTREAM_FAILED : REASON_TUNNEL_REFUSED;
 
 		http_relay_end(c->http, reason, "upstream_reset");
 		conn_refuse(c, reason, 0, NULL);

@@ -7,9 +7,9 @@
  *      |         |          |          |
  *      +---------+----------+----------+--> REFUSE --> (freed)
  *
- * HEADER (gateway): the PROXY header is read. SNIFF: the first bytes are read until they decide. CONNECT:
- * a gateway endpoint (node) or the destination (gateway) is being connected to. RELAY: bytes go both
- * ways. REFUSE: the client is being told why not.
+ * HEADER (gateway): the PROXY header is read. SNIFF: the first bytes are read until they decide.
+ * CONNECT: a gateway endpoint (node) or the destination (gateway) is being connected to. RELAY:
+ * bytes go both ways. REFUSE: the client is being told why not.
  */
 #include <jansson.h>
 
@@ -31,30 +31,31 @@ struct conn {
 	struct conn *next, **link; /* worker->conns */
 	struct flow flow;
 	struct sock down, up;
-	struct pump out, in; /* down to up, up to down */
-	struct timer timer;  /* of the state in hand; in RELAY the idle check */
-	struct later again;  /* one more turn, or the end */
-	struct http_relay *http; /* NULL when the payload is opaque */
-	struct snapshot *snapshot; /* while connecting: the gateways and service chosen from */
-	struct dial dial;	   /* gateway */
+	struct pump out, in;           /* down to up, up to down */
+	struct timer timer;            /* of the state in hand; in RELAY the idle check */
+	struct later again;            /* one more turn, or the end */
+	struct http_relay *http;       /* NULL when the payload is opaque */
+	struct snapshot *snapshot;     /* while connecting: the gateways and service chosen from */
+	struct dial dial;              /* gateway */
 	const struct service *service; /* while connecting, inside snapshot; may be NULL */
 	struct gateways *gateways;     /* node: keeps flow.gateway's memory */
 	struct gateway_endpoint *trying; /* node: inside gateways */
-	uint64_t active_ms;	   /* when bytes moved last */
-	uint64_t tried;		   /* node: gateway endpoints, a bit each */
+	uint64_t active_ms;              /* when bytes moved last */
+	uint64_t tried;                  /* node: gateway endpoints, a bit each */
 	unsigned turn;
 	enum conn_state state;
 	bool keepalive_on;
-	bool doomed;	  /* deregistered, in its grace */
-	bool aborted;	  /* the upstream does not take any more */
+	bool doomed;      /* deregistered, in its grace */
+	bool aborted;     /* the upstream does not take any more */
 	bool counted_pod; /* it has a place in its pod's count */
-	bool early;	  /* step 1 of the decision has been taken */
-	bool told;	  /* gateway: the name came with the header */
+	bool early;       /* step 1 of the decision has been taken */
+	bool told;        /* gateway: the name came with the header */
 };
 
-/* Starts a connection on an accepted socket, which it takes (closed on failure). On a node `source` is
- * the pod whose listener it came by and `dst` the original destination; on a gateway both come with the
- * PROXY header and are NULL. Limits have been checked and counted: conn gives the places back. -errno.
+/* Starts a connection on an accepted socket, which it takes (closed on failure). On a node `source`
+ * is the pod whose listener it came by and `dst` the original destination; on a gateway both come
+ * with the PROXY header and are NULL. Limits have been checked and counted: conn gives the places
+ * back. -errno.
  */
 int conn_start(struct worker *w, int fd, const struct addr *remote, struct identity *source,
 	       const struct addr *dst);
@@ -76,8 +77,8 @@ json_t *conn_print(const struct conn *c);
 
 void conn_step(struct conn *c);
 
-/* Tells the client in its protocol and closes; `status` as in refusal_write(). Logs and counts unless
- * that was done (`line` NULL).
+/* Tells the client in its protocol and closes; `status` as in refusal_write(). Logs and counts
+ * unless that was done (`line` NULL).
  */
 void conn_refuse(struct conn *c, enum reason reason, int status, const struct flow_line *line);
 

@@ -13,7 +13,8 @@
 
 #define ATTEMPT_MS 500 /* one gateway endpoint; then the next is tried */
 
-/* No way was found. The request that asked for it still waits in the pump, and belongs in the line. */
+/* No way was found. The request that asked for it still waits in the pump, and belongs in the line.
+ */
 static void failed(struct conn *c, enum reason reason, const char *detail)
 {
 	size_t max = c->worker->snapshot->config->limits.hello_bytes;
@@ -55,15 +56,16 @@ static void on_dialled(struct dial *d, int fd, enum reason reason, int r, const 
 		return;
 	}
 	c->up.watch.fd = fd;
-	r = watch_change(c->worker->loop, &c->up.watch, SOCK_EDGES); /* keep_watch: no new registration */
+	r = watch_change(c->worker->loop, &c->up.watch,
+			 SOCK_EDGES); /* keep_watch: no new registration */
 	if (r < 0)
 		failed(c, REASON_UPSTREAM_FAILED, strerrordesc_np(-r));
 	else
 		connected(c);
 }
 
-/* A tunnel, ours or another gateway's, which nobody registered: who may dial anything (ALLOW_ANY) could
- * go out and come in again as whoever the header says.
+/* A tunnel, ours or another gateway's, which nobody registered: who may dial anything (ALLOW_ANY)
+ * could go out and come in again as whoever the header says.
  */
 static bool is_tunnel(const struct conn *c)
 {

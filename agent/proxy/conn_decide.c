@@ -77,7 +77,8 @@ void conn_judge_again(struct conn *c)
 
 /* ---- reading ---- */
 
-/* 1: there is more to look at; 0: not yet; -errno: the client is gone (-ECONNRESET for an early end). */
+/* 1: there is more to look at; 0: not yet; -errno: the client is gone (-ECONNRESET for an early
+ * end). */
 static int read_more(struct conn *c)
 {
 	struct worker *w = c->worker;
@@ -171,7 +172,7 @@ static enum spoken guess(uint8_t first)
 	if (first == TLS_HANDSHAKE)
 		return SPOKEN_TLS;
 	return (first >= 'A' && first <= 'Z') || (first >= 'a' && first <= 'z') ? SPOKEN_HTTP
-										  : SPOKEN_OTHER;
+										: SPOKEN_OTHER;
 }
 
 /* The agent has decided by name: that name is judged again, whatever the payload is. */
@@ -293,8 +294,8 @@ static void decide_http(struct conn *c, enum sniff found, const struct http_requ
 			    req->status ?: 400, &line);
 		return;
 	}
-	decided(c, &(struct opening){
-			   .spoken = SPOKEN_HTTP, .name = span_of(req->host), .line = line});
+	decided(c,
+		&(struct opening){.spoken = SPOKEN_HTTP, .name = span_of(req->host), .line = line});
 }
 
 static void wait_or_go_on(struct conn *c)

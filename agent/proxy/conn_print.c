@@ -47,18 +47,13 @@ json_t *conn_print(const struct conn *c)
 	uint64_t now = loop_now_ms(c->worker->loop);
 	char id[REQUEST_ID_TEXT];
 
-	return json_pack("{s:s, s:o, s:s, s:s?, s:o, s:o, s:s?, s:s, s:I, s:I, s:I, s:I}",
-			 "request_id", flow_request_id(f, id),
-			 "source", f->source ? json_sprintf("%s/%s", f->source->ns, f->source->pod)
-					     : json_null(),
-			 "protocol", spoken_str(f),
-			 "authority", f->name,
-			 "original_destination", addr_json(&f->dst),
-			 "upstream", addr_json(&f->upstream),
-			 "gateway", f->gateway,
-			 "state", state_str(c->state),
-			 "bytes_received", (json_int_t)c->out.bytes,
-			 "bytes_sent", (json_int_t)c->in.bytes,
-			 "age_ms", (json_int_t)(now - f->start_ms),
-			 "idle_ms", (json_int_t)(c->state == CONN_RELAY ? now - c->active_ms : 0));
+	return json_pack(
+		"{s:s, s:o, s:s, s:s?, s:o, s:o, s:s?, s:s, s:I, s:I, s:I, s:I}", "request_id",
+		flow_request_id(f, id), "source",
+		f->source ? json_sprintf("%s/%s", f->source->ns, f->source->pod) : json_null(),
+		"protocol", spoken_str(f), "authority", f->name, "original_destination",
+		addr_json(&f->dst), "upstream", addr_json(&f->upstream), "gateway", f->gateway,
+		"state", state_str(c->state), "bytes_received", (json_int_t)c->out.bytes,
+		"bytes_sent", (json_int_t)c->in.bytes, "age_ms", (json_int_t)(now - f->start_ms),
+		"idle_ms", (json_int_t)(c->state == CONN_RELAY ? now - c->active_ms : 0));
 }

@@ -14,11 +14,11 @@
 #include "proxy/listener.h"
 #include "proxy/worker.h"
 
-#define MAX_WORKERS	256
-#define FDS_RESERVED	512 /* listeners, logs, admin, resolver, netlink */
-#define FDS_CONNECTION	2
-#define PIPES_SHARE	8 /* one descriptor in so many may be a pipe's */
-#define SWEEP_SLICE	256 /* connections judged again before others get their turn */
+#define MAX_WORKERS    256
+#define FDS_RESERVED   512 /* listeners, logs, admin, resolver, netlink */
+#define FDS_CONNECTION 2
+#define PIPES_SHARE    8   /* one descriptor in so many may be a pipe's */
+#define SWEEP_SLICE    256 /* connections judged again before others get their turn */
 
 struct engine {
 	struct shared shared;

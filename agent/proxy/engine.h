@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The data path as the control thread sees it: starts workers, gives them listeners and snapshots, asks
- * them what they do. For the control thread only.
+/* The data path as the control thread sees it: starts workers, gives them listeners and snapshots,
+ * asks them what they do. For the control thread only.
  */
 #include <jansson.h>
 
@@ -26,13 +26,14 @@ int engine_start(struct engine **ret, struct snapshot *first, const struct obser
 /* New connections follow it at once; live ones are judged again. Takes a reference. -ENOMEM. */
 int engine_publish(struct engine *engine, struct snapshot *snapshot);
 
-/* Accepts on these listening, non-blocking sockets, which it takes (a negative one is passed over; all
- * are closed on failure). `source`: the pod behind them, or NULL for the tunnel. -ENOMEM.
+/* Accepts on these listening, non-blocking sockets, which it takes (a negative one is passed over;
+ * all are closed on failure). `source`: the pod behind them, or NULL for the tunnel. -ENOMEM.
  */
 int engine_listen(struct engine *engine, struct identity *source, const int fds[], size_t n,
 		  struct listener **ret);
 
-/* Stops accepting; with `end` also ends the source's connections. The listener is gone after this. */
+/* Stops accepting; with `end` also ends the source's connections. The listener is gone after this.
+ */
 void engine_unlisten(struct engine *engine, struct listener *l, bool end);
 
 void engine_stats(const struct engine *engine, struct engine_stats *ret);
@@ -40,8 +41,8 @@ void engine_stats(const struct engine *engine, struct engine_stats *ret);
 /* Sum over workers, for egress.sourceIPs[i]. */
 unsigned engine_ports_in_use(const struct engine *engine, size_t i);
 
-/* Collects one JSON object per connection from all workers, then calls done() on `home`'s thread with
- * a new array (NULL when out of memory). -ENOMEM.
+/* Collects one JSON object per connection from all workers, then calls done() on `home`'s thread
+ * with a new array (NULL when out of memory). -ENOMEM.
  */
 int engine_print(struct engine *engine, struct loop *home, void (*done)(void *ctx, json_t *array),
 		 void *ctx);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* What a connection is, whatever carries it: whose, where to, the verdict, the counters. It knows how to
- * say so in the access log and the metrics, and nothing of sockets.
+/* What a connection is, whatever carries it: whose, where to, the verdict, the counters. It knows
+ * how to say so in the access log and the metrics, and nothing of sockets.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,29 +14,29 @@
 #include "registry/decide.h"
 
 #define REQUEST_ID_BYTES 16
-#define REQUEST_ID_TEXT	 37
+#define REQUEST_ID_TEXT  37
 
 struct flow {
 	uint8_t request_id[REQUEST_ID_BYTES];
-	int64_t start_us;  /* CLOCK_REALTIME */
-	uint64_t start_ms; /* loop clock */
-	struct identity *source; /* a reference; NULL until known */
-	struct addr remote;	 /* downstream's own address */
-	struct addr dst;	 /* where the client meant to go */
+	int64_t start_us;                     /* CLOCK_REALTIME */
+	uint64_t start_ms;                    /* loop clock */
+	struct identity *source;              /* a reference; NULL until known */
+	struct addr remote;                   /* downstream's own address */
+	struct addr dst;                      /* where the client meant to go */
 	struct addr upstream, upstream_local; /* all zero until connected */
-	char *name;	    /* checked name, normalised; NULL when there is none */
+	char *name;         /* checked name, normalised; NULL when there is none */
 	char *service_host; /* registered host that matched; NULL without a service. One malloc */
 	const char *service_ns, *service_entry; /* inside service_host's memory */
 	const char *gateway; /* borrowed from the snapshot's gateways, which the owner keeps */
 	enum spoken spoken;
 	enum reason reason; /* why it was refused or ended */
-	bool allow;	    /* the verdict */
+	bool allow;         /* the verdict */
 	bool by_name;
-	bool http;	/* requests are logged one by one */
+	bool http; /* requests are logged one by one */
 	bool logged;
-	uint64_t received, sent; /* from and to downstream, payload only */
+	uint64_t received, sent;                 /* from and to downstream, payload only */
 	uint64_t counted_received, counted_sent; /* of these, in the metrics already */
-	struct tcp_series *series; /* NULL until opened */
+	struct tcp_series *series;               /* NULL until opened */
 };
 
 /* Where flows report to; shared by all workers. */
@@ -70,8 +70,8 @@ void flow_closed(struct flow *f, const struct observers *to);
 /* Counts a refusal by reason and namespace. */
 void flow_denied(const struct flow *f, const struct observers *to);
 
-/* One access-log line. `allow` and `reason` may differ from the flow's: a request can be refused on a
- * connection that was allowed.
+/* One access-log line. `allow` and `reason` may differ from the flow's: a request can be refused on
+ * a connection that was allowed.
  */
 void flow_log(const struct flow *f, const struct observers *to, const struct flow_line *line,
 	      bool allow, enum reason reason);

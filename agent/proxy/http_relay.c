@@ -179,7 +179,8 @@ static bool same_host(const struct conn *c, const struct http_request *req)
 	return strcmp(c->flow.name ?: "", req->host) == 0;
 }
 
-/* Another host than the one this connection was let through for: is it one that may be reached at all? */
+/* Another host than the one this connection was let through for: is it one that may be reached at
+ * all? */
 static size_t stop_other_host(struct http_relay *h, const struct http_request *req,
 			      struct exchange *e)
 {

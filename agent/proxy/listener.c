@@ -44,7 +44,8 @@ static bool is_listener_itself(int fd, const struct addr *dst)
 /* Takes a place in the counts, or says that there is none. */
 static bool take_place(struct shared *s, struct identity *source)
 {
-	if (atomic_fetch_add_explicit(&s->connections, 1, memory_order_relaxed) >= s->max_connections) {
+	if (atomic_fetch_add_explicit(&s->connections, 1, memory_order_relaxed) >=
+	    s->max_connections) {
 		atomic_fetch_sub_explicit(&s->connections, 1, memory_order_relaxed);
 		return false;
 	}
@@ -80,8 +81,8 @@ static void admit(struct tap *tap, int fd, const struct addr *remote)
 	}
 	if (!take_place(w->shared, source)) {
 		atomic_fetch_add_explicit(&w->shared->limited, 1, memory_order_relaxed);
-		conn_refuse_early(w, fd, remote, source, source ? &dst : NULL, REASON_LIMIT_EXCEEDED,
-				  "too many connections");
+		conn_refuse_early(w, fd, remote, source, source ? &dst : NULL,
+				  REASON_LIMIT_EXCEEDED, "too many connections");
 		return;
 	}
 	conn_start(w, fd, remote, source, source ? &dst : NULL);
@@ -102,8 +103,8 @@ static void refuse_one(struct tap *tap)
 	fd = accept4(tap->watch.fd, (struct sockaddr *)&sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0) {
 		addr_from_sockaddr(&sa, &remote);
-		conn_refuse_early(w, fd, &remote, tap->listener->source, NULL, REASON_LIMIT_EXCEEDED,
-				  "out of file descriptors");
+		conn_refuse_early(w, fd, &remote, tap->listener->source, NULL,
+				  REASON_LIMIT_EXCEEDED, "out of file descriptors");
 	}
 	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
@@ -123,7 +124,8 @@ static void on_accept(struct watch *watch, uint32_t events)
 		if (fd >= 0) {
 			addr_from_sockaddr(&sa, &remote);
 			admit(tap, fd, &remote);
-		} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+		} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+			   errno == ENOBUFS) {
 			refuse_one(tap);
 			return;
 		} else if (errno == EAGAIN) {

@@ -15,7 +15,7 @@ struct tap {
 };
 
 struct listener {
-	atomic_uint refs; /* one per worker, and the engine's */
+	atomic_uint refs;        /* one per worker, and the engine's */
 	struct identity *source; /* NULL: the tunnel */
 	size_t n_fds, n_workers;
 	int fds[2];

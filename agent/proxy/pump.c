@@ -9,14 +9,14 @@
 
 #include "base/owned.h"
 
-#define ROUNDS		16	  /* one turn of one pump, before others get theirs */
-#define PIPE_BYTES	(1u << 20) /* what a pipe is asked to hold; fewer is fine */
-#define PIPES_KEPT	32	  /* idle ones per worker */
-#define BULK_READ	(16u << 10) /* a read of so much is a sign of bulk */
-#define BULK_STREAK	3	  /* so many in a row: splice from now on */
-#define SPLICE_MIN_RUN	(64u << 10)
-#define BUF_MIN		1024u
-#define READ_BEHIND	16384u /* how much is read at once behind unjudged bytes */
+#define ROUNDS         16          /* one turn of one pump, before others get theirs */
+#define PIPE_BYTES     (1u << 20)  /* what a pipe is asked to hold; fewer is fine */
+#define PIPES_KEPT     32          /* idle ones per worker */
+#define BULK_READ      (16u << 10) /* a read of so much is a sign of bulk */
+#define BULK_STREAK    3           /* so many in a row: splice from now on */
+#define SPLICE_MIN_RUN (64u << 10)
+#define BUF_MIN        1024u
+#define READ_BEHIND    16384u /* how much is read at once behind unjudged bytes */
 
 /* ---- sockets ---- */
 
@@ -171,7 +171,8 @@ void pump_drop(struct pump_env *env, struct pump *p)
 	pipe_return(env, p);
 }
 
-/* How many bytes at the front of `in` may go out: those of the run in hand, then as the judge says. */
+/* How many bytes at the front of `in` may go out: those of the run in hand, then as the judge says.
+ */
 static size_t clear_bytes(struct pump *p, struct judge *judge, struct span in)
 {
 	size_t cleared = 0;
@@ -254,7 +255,8 @@ static bool wants_splice(const struct pump *p)
 }
 
 /* 1: bytes or the end came; 0: nothing more for now; -errno. */
-static int took(struct pump_env *env, struct pump *p, ssize_t n, size_t wanted, bool drained_by_short_read)
+static int took(struct pump_env *env, struct pump *p, ssize_t n, size_t wanted,
+		bool drained_by_short_read)
 {
 	if (n < 0) {
 		int r = -errno;
@@ -362,7 +364,8 @@ static int fill(struct pump_env *env, struct pump *p, struct judge *judge)
 	return fill_scratch(env, p, judge);
 }
 
-enum pump_result pump_step(struct pump_env *env, struct pump *p, struct judge *judge, int *ret_errno)
+enum pump_result pump_step(struct pump_env *env, struct pump *p, struct judge *judge,
+			   int *ret_errno)
 {
 	if (p->shut)
 		return PUMP_DONE;

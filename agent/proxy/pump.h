@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Moves bytes one way between two sockets: recv/send for small amounts, splice(2) through a borrowed
- * pipe for bulk. Holds memory only while bytes are in flight. One thread.
+/* Moves bytes one way between two sockets: recv/send for small amounts, splice(2) through a
+ * borrowed pipe for bulk. Holds memory only while bytes are in flight. One thread.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,8 +22,8 @@ struct sock {
 	bool muted; /* not told of more to read: there is enough that nobody takes */
 };
 
-/* Takes note of edges. The other side may be full for long while every segment that comes in wakes us
- * for nothing: the second such edge is the last until what is there has been read.
+/* Takes note of edges. The other side may be full for long while every segment that comes in wakes
+ * us for nothing: the second such edge is the last until what is there has been read.
  */
 void sock_note(struct loop *loop, struct sock *s, uint32_t events);
 
@@ -49,26 +49,27 @@ struct pump_env {
 
 struct pump {
 	struct sock *from, *to;
-	uint8_t *buf; /* NULL while nothing waits */
+	uint8_t *buf;               /* NULL while nothing waits */
 	uint32_t off, ok, len, cap; /* [off, ok) may go out, [ok, len) is not judged yet */
-	uint8_t streak;	    /* big reads in a row */
-	bool eof;		    /* `from` said FIN, all of it is in buf or pipe */
-	bool shut;		    /* and `to` was told */
-	bool paused;		    /* the judge wants no more for now */
-	struct pipe *pipe;	    /* NULL unless bytes are in it */
-	uint64_t run;		    /* so many bytes to come may pass unseen; PUMP_ALL */
-	uint64_t bytes;	    /* read from `from` so far */
+	uint8_t streak;             /* big reads in a row */
+	bool eof;                   /* `from` said FIN, all of it is in buf or pipe */
+	bool shut;                  /* and `to` was told */
+	bool paused;                /* the judge wants no more for now */
+	struct pipe *pipe;          /* NULL unless bytes are in it */
+	uint64_t run;               /* so many bytes to come may pass unseen; PUMP_ALL */
+	uint64_t bytes;             /* read from `from` so far */
 };
 
 enum pump_result {
-	PUMP_BLOCKED, /* waits for an edge (or for the judge) */
-	PUMP_AGAIN,   /* did its share for now; call again after the others had theirs */
-	PUMP_DONE,    /* all bytes delivered and `to` shut down */
+	PUMP_BLOCKED,     /* waits for an edge (or for the judge) */
+	PUMP_AGAIN,       /* did its share for now; call again after the others had theirs */
+	PUMP_DONE,        /* all bytes delivered and `to` shut down */
 	PUMP_FROM_FAILED, /* reset or error; what was read before has been delivered or is lost */
 	PUMP_TO_FAILED,
 };
 
-/* Looks at bytes that no run covers and says how many of them, from the front, may go out. It may set
+/* Looks at bytes that no run covers and says how many of them, from the front, may go out. It may
+ * set
  * ->run (for what follows those) and ->paused. It is called again with the rest and more.
  */
 struct judge {
@@ -76,7 +77,8 @@ struct judge {
 };
 
 /* `judge` may be NULL when ->run is PUMP_ALL. *ret_errno is set on the FAILED results. */
-enum pump_result pump_step(struct pump_env *env, struct pump *p, struct judge *judge, int *ret_errno);
+enum pump_result pump_step(struct pump_env *env, struct pump *p, struct judge *judge,
+			   int *ret_errno);
 
 /* Puts bytes behind those that wait; `ok` of them (from the front) may go out, which must be none
  * while unjudged bytes wait. -ENOMEM.
@@ -89,6 +91,6 @@ int pump_put_front(struct pump *p, const uint8_t *bytes, size_t n);
 /* Lets the judge look again at what waits (after ->paused was cleared). */
 void pump_judge(struct pump *p, struct judge *judge);
 
-bool pump_is_empty(const struct pump *p); /* nothing waits inside */
+bool pump_is_empty(const struct pump *p);             /* nothing waits inside */
 void pump_drop(struct pump_env *env, struct pump *p); /* frees what waits */
 void pump_env_done(struct pump_env *env);

@@ -75,8 +75,8 @@ static size_t http(enum reason reason, int status, const char *host, uint8_t *bu
 	char body[512];
 	int n, len;
 
-	n = snprintf(body, sizeof(body), "sluice: %s%.253s%s refused: %s\n", *host ? "host '" : "request",
-		     host, *host ? "'" : "", reason_str(reason));
+	n = snprintf(body, sizeof(body), "sluice: %s%.253s%s refused: %s\n",
+		     *host ? "host '" : "request", host, *host ? "'" : "", reason_str(reason));
 	len = snprintf((char *)buf, REFUSAL_MAX,
 		       "HTTP/1.1 %d %s\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n"
 		       "connection: close\r\n\r\n%s",

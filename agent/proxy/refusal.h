@@ -11,9 +11,10 @@
 
 #define REFUSAL_MAX 1024
 
-/* TLS: a fatal alert (RFC 8446 6.2), unrecognized_name for what policy refuses. HTTP: a whole response
- * with a plain body that names host and reason; `status` 0 takes http_status_of(reason). Others: nothing,
- * which means a reset. `host` may be "" and is normalised. Returns the number of bytes in buf.
+/* TLS: a fatal alert (RFC 8446 6.2), unrecognized_name for what policy refuses. HTTP: a whole
+ * response with a plain body that names host and reason; `status` 0 takes http_status_of(reason).
+ * Others: nothing, which means a reset. `host` may be "" and is normalised. Returns the number of
+ * bytes in buf.
  */
 size_t refusal_write(enum spoken spoken, enum reason reason, int status, const char *host,
 		     uint8_t buf[static REFUSAL_MAX]);

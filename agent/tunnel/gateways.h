@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The gateways a node can reach, and which of their endpoints answer. The list is immutable and shared
- * by reference; health is one atomic per endpoint, written by the prober (control thread) and by whoever
- * fails to connect, read by workers.
+/* The gateways a node can reach, and which of their endpoints answer. The list is immutable and
+ * shared by reference; health is one atomic per endpoint, written by the prober (control thread)
+ * and by whoever fails to connect, read by workers.
  */
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -45,10 +45,11 @@ size_t gateway_n_healthy(const struct gateway *gw);
 /* Where a new connection starts: rises by one each time, over all threads. */
 unsigned gateway_turn(struct gateway *gw);
 
-#define GATEWAY_MAX_TRIED 64 /* endpoints that one connection tries; the next connection starts elsewhere */
+#define GATEWAY_MAX_TRIED \
+	64 /* endpoints that one connection tries; the next connection starts elsewhere */
 
 /* The next endpoint for a connection whose turn is `turn` and that has tried those in *tried (a bit
- * each, 0 at the start; the chosen one is added): the healthy ones first, round robin, then the others,
- * since a stale mark must not keep a live gateway out. NULL when all were tried.
+ * each, 0 at the start; the chosen one is added): the healthy ones first, round robin, then the
+ * others, since a stale mark must not keep a live gateway out. NULL when all were tried.
  */
 struct gateway_endpoint *gateway_pick(struct gateway *gw, unsigned turn, uint64_t *tried);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Asks every gateway endpoint each second whether it takes connections: TCP connect, a PROXY v2 LOCAL
- * header, then the end of the stream. An orderly end is health; a reset, a refusal or silence is not.
- * Control thread.
+/* Asks every gateway endpoint each second whether it takes connections: TCP connect, a PROXY v2
+ * LOCAL header, then the end of the stream. An orderly end is health; a reset, a refusal or silence
+ * is not. Control thread.
  */
 #include "net/loop.h"
 #include "tunnel/gateways.h"

@@ -31,7 +31,7 @@ struct identity *identity_ref(struct identity *id); /* returns id; NULL is fine 
 void identity_unref(struct identity *id);           /* NULL is fine */
 
 /* How much of a pod's name is its workload's: "web-7d4b9c6f5d-x2x7k" (Deployment), "agent-x2x7k"
- * (DaemonSet, Job) and "db-0" (StatefulSet) lose their endings, so that metrics are not as many as pods
- * come and go. A guess by Kubernetes' way of naming, good enough for a label. Pure.
+ * (DaemonSet, Job) and "db-0" (StatefulSet) lose their endings, so that metrics are not as many as
+ * pods come and go. A guess by Kubernetes' way of naming, good enough for a label. Pure.
  */
 size_t identity_workload_len(const char *pod);

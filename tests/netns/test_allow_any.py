@@ -58,3 +58,12 @@ def test_client_first_protocol_by_address(world, pod_a):
     with Wire(pod_a.connect(servers.PEER, 7)) as wire:
         wire.send(b"SSH-2.0-x\r\n")
         assert wire.take(11) == b"SSH-2.0-x\r\n"
+
+
+def test_no_way_back_in_through_the_tunnel(world, pod_a, no_leaks):
+    """Who may go anywhere could go to the gateway's own tunnel and claim to be somebody else."""
+    gateway = world.agents["gateway"].tail()
+    with Wire(pod_a.connect("192.0.2.10", 15443)) as wire:
+        wire.send(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0")
+        assert wire.rest() == b""
+    gateway.wait(decision="DENY", reason="private_destination", source_pod="pod-a")

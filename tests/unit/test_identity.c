@@ -14,7 +14,8 @@ static void test_workload_of_a_pod(void **state)
 		const char *pod, *workload;
 	} cases[] = {
 		{"web-7d4b9c6f5d-x2x7k", "web"},
-		{"my-web-app-5f6d8-zz24b", "my-web-app-5f6d8"}, /* too short for a ReplicaSet's hash */
+		{"my-web-app-5f6d8-zz24b",
+		 "my-web-app-5f6d8"}, /* too short for a ReplicaSet's hash */
 		{"my-web-app-5f6d86c9-zz24b", "my-web-app"},
 		{"node-agent-x2x7k", "node-agent"},
 		{"db-0", "db"},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
-/* A pump between two socketpairs, driven without a loop: what goes in comes out, however the kernel and
- * a judge cut it.
+/* A pump between two socketpairs, driven without a loop: what goes in comes out, however the kernel
+ * and a judge cut it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -233,7 +233,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_carries_to_a_slow_reader, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_carries_without_pipes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_judge_sees_whole_heads, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(test_paused_pump_keeps_what_it_has, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_paused_pump_keeps_what_it_has, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(test_front_goes_first, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_reader_gone, set_up, tear_down),
 	};

@@ -17,7 +17,7 @@ static void test_tls_alerts(void **state)
 		uint8_t description;
 	} cases[] = {
 		{REASON_HOST_NOT_REGISTERED, 112}, {REASON_PORT_NOT_REGISTERED, 112},
-		{REASON_NOT_EXPORTED, 112},	   {REASON_NO_SERVER_NAME, 112},
+		{REASON_NOT_EXPORTED, 112},        {REASON_NO_SERVER_NAME, 112},
 		{REASON_PRIVATE_DESTINATION, 112}, {REASON_MALFORMED_HELLO, 50},
 		{REASON_GATEWAY_UNAVAILABLE, 80},  {REASON_UPSTREAM_FAILED, 80},
 	};
@@ -27,7 +27,8 @@ static void test_tls_alerts(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		const uint8_t want[] = {21, 3, 3, 0, 2, 2, cases[i].description};
 
-		assert_int_equal(refusal_write(SPOKEN_TLS, cases[i].reason, 0, "", buf), sizeof(want));
+		assert_int_equal(refusal_write(SPOKEN_TLS, cases[i].reason, 0, "", buf),
+				 sizeof(want));
 		assert_memory_equal(buf, want, sizeof(want));
 	}
 }
@@ -46,7 +47,8 @@ static void test_http_is_well_formed(void **state)
 		size_t n = refusal_write(SPOKEN_HTTP, reason, 0, host, buf);
 
 		assert_in_range(n, 1, REFUSAL_MAX);
-		assert_int_equal(http_response_read((struct span){buf, n}, n, false, &res), SNIFF_FOUND);
+		assert_int_equal(http_response_read((struct span){buf, n}, n, false, &res),
+				 SNIFF_FOUND);
 		assert_int_equal(res.status, http_status_of(reason));
 		assert_int_equal(res.body, HTTP_BODY_LENGTH);
 		assert_int_equal(res.head_len + res.content_length, n);
