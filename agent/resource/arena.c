@@ -37,7 +37,8 @@ void *arena_alloc(struct arena *arena, size_t size)
 
 	if (size > SIZE_MAX - ALIGN)
 		return NULL;
-	size = (size + ALIGN - 1) / ALIGN * ALIGN;
+	/* Nothing is something, too: NULL means that there is no memory. */
+	size = ((size ?: 1) + ALIGN - 1) / ALIGN * ALIGN;
 	if (size > arena->left) {
 		struct arena_block *block = grow(arena, size > BLOCK_BYTES ? size : BLOCK_BYTES);
 
