@@ -7,7 +7,7 @@ set -eu
 build="gcc libc6-dev make pkg-config libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libssl-dev
 	libc-ares-dev libjansson-dev libyaml-dev libcurl4-openssl-dev libcmocka-dev"
 # What tests, demo and bench run: clients, servers and tools.
-run="python3 python3-pytest iproute2 iputils-ping mount util-linux nftables binutils curl openssl nginx-light
+run="python3 python3-pytest iproute2 iputils-ping mount procps util-linux nftables binutils curl openssl nginx-light
 	dnsmasq-base postgresql haproxy libnginx-mod-stream"
 packages="$build $run"
 
