@@ -156,7 +156,7 @@ int conn_start(struct worker *w, int fd, const struct addr *remote, struct ident
 	return 0;
 fail:
 	give_places_back(w, source);
-	reset_and_close(fd);
+	conn_refuse_early(w, fd, remote, source, dst, REASON_LIMIT_EXCEEDED, "out of memory");
 	free(c);
 	return r;
 }

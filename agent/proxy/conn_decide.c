@@ -32,7 +32,8 @@ static void verdict_of(struct conn *c, const struct registry *reg, enum outbound
 		.name = f->name ? span_of(f->name) : (struct span){0},
 	};
 
-	if (c->early && decide_early(reg, q.dst, q.ns, ret))
+	/* Not for one that a name let through: an address registered later does not stand in for it. */
+	if (c->early && !f->by_name && decide_early(reg, q.dst, q.ns, ret))
 		return;
 	if (c->told)
 		decide_told(reg, mode, &q, ret);
