@@ -236,7 +236,7 @@ static void match_src_astray(struct builder *b)
 
 static void add_match(struct builder *b, enum plan_match match)
 {
-	uint16_t port = htons(b->plan->capture_port);
+	uint16_t port = htons(b->plan->capture_port), https = htons(443);
 
 	switch (match) {
 	case PLAN_IN_LO:
@@ -298,6 +298,13 @@ static void add_match(struct builder *b, enum plan_match match)
 		return match_src_type(b, NFT_CMP_NEQ);
 	case PLAN_SRC_ASTRAY:
 		return match_src_astray(b);
+	case PLAN_QUIC:
+		match_protocol(b, IPPROTO_UDP);
+		load_transport(b, 2, sizeof(https));
+		return compare(b, NFT_CMP_EQ, &https, sizeof(https));
+	case PLAN_DST_ROUTED:
+		load_fib(b, NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR);
+		return compare_u32(b, NFT_CMP_EQ, RTN_UNICAST);
 	case PLAN_MATCH_END_:
 		break;
 	}
@@ -370,6 +377,28 @@ static void learn(struct builder *b)
 		b->r = -ENOMEM;
 }
 
+/* Over the limit the rule ends there, and the next one is tried as after the report. */
+static void report(struct builder *b, const char *prefix)
+{
+	struct nftnl_expr *e = add(b, "limit");
+
+	if (!e)
+		return;
+	nftnl_expr_set_u64(e, NFTNL_EXPR_LIMIT_RATE, PLAN_REPORT_RATE);
+	nftnl_expr_set_u64(e, NFTNL_EXPR_LIMIT_UNIT, 1);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_LIMIT_BURST, PLAN_REPORT_BURST);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_LIMIT_TYPE, NFT_LIMIT_PKTS);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_LIMIT_FLAGS, 0);
+
+	e = add(b, "log");
+	if (!e)
+		return;
+	nftnl_expr_set_u16(e, NFTNL_EXPR_LOG_GROUP, PLAN_NFLOG_GROUP);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_LOG_SNAPLEN, PLAN_REPORT_SNAPLEN);
+	if (nftnl_expr_set_str(e, NFTNL_EXPR_LOG_PREFIX, prefix) < 0)
+		b->r = -ENOMEM;
+}
+
 static void add_action(struct builder *b, enum plan_action action)
 {
 	switch (action) {
@@ -386,6 +415,10 @@ static void add_action(struct builder *b, enum plan_action action)
 		return verdict(b, NF_DROP);
 	case PLAN_ACTION_LEARN:
 		return learn(b);
+	case PLAN_ACTION_REPORT_REFUSED:
+		return report(b, PLAN_PREFIX_REFUSED);
+	case PLAN_ACTION_REPORT_BYPASS:
+		return report(b, PLAN_PREFIX_BYPASS);
 	case PLAN_ACTION_N_:
 		break;
 	}

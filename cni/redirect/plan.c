@@ -65,13 +65,25 @@ static const struct plan_rule rules[] = {
 	OUTGOING(V6, PLAN_MLD2 | PLAN_DST_LINK_GROUP, ACCEPT),
 	/* In silence, because a reset or an ICMP error, with what it quotes, would go to the forged
 	 * address. */
+	OUTGOING(ANY, PLAN_SRC_NOT_LOCAL, REPORT_BYPASS),
 	OUTGOING(ANY, PLAN_SRC_NOT_LOCAL, DROP),
+	/* The kernel's own answer to a stranger's stray packet: nothing that the pod tried. */
+	OUTGOING(ANY, PLAN_TCP | PLAN_TCP_RST, DROP),
+	OUTGOING(ANY, PLAN_TCP, REPORT_BYPASS),
 	OUTGOING(ANY, PLAN_TCP, RESET),
+	/* By itself for its counter, and so that it is reported whatever else is tried. */
+	OUTGOING(ANY, PLAN_QUIC, REPORT_REFUSED),
+	OUTGOING(ANY, PLAN_QUIC, PROHIBIT),
+	OUTGOING(ANY, 0, REPORT_REFUSED),
 	OUTGOING(ANY, 0, PROHIBIT),
 
 	/* The same for what is forged by a packet socket on lo, and by a nested container or VM. */
 	ARRIVING(ANY, PLAN_CT_LIVE, ACCEPT),
+	ARRIVING(ANY, PLAN_IN_LO | PLAN_CT_NEW | PLAN_SRC_NOT_LOCAL, REPORT_BYPASS),
 	ARRIVING(ANY, PLAN_IN_LO | PLAN_CT_NEW | PLAN_SRC_NOT_LOCAL, DROP),
+	/* What strangers send to the pod is not of its doing; what is on its way out through it is.
+	 */
+	ARRIVING(ANY, PLAN_SRC_ASTRAY | PLAN_DST_ROUTED, REPORT_BYPASS),
 	ARRIVING(ANY, PLAN_SRC_ASTRAY, DROP),
 
 	/* The listener is for this pod only, whatever route_localnet says. */
@@ -87,15 +99,19 @@ static const struct plan_rule rules[] = {
 	FORWARDED(ANY, PLAN_CT_LIVE | PLAN_CT_REPLY, ACCEPT),
 	FORWARDED(V4, PLAN_DST_CLUSTER, ACCEPT),
 	FORWARDED(V6, PLAN_DST_CLUSTER, ACCEPT),
+	FORWARDED(ANY, PLAN_TCP | PLAN_TCP_NOT_SYN | PLAN_CT_NEW, REPORT_BYPASS),
 	FORWARDED(ANY, PLAN_TCP | PLAN_TCP_NOT_SYN | PLAN_CT_NEW, RESET),
 	/* A port of the pod that is passed to a nested container or VM. */
 	FORWARDED(ANY, PLAN_CT_DNAT, ACCEPT),
+	FORWARDED(ANY, 0, REPORT_BYPASS),
 	FORWARDED(ANY, PLAN_TCP, RESET),
 	FORWARDED(ANY, 0, PROHIBIT),
 
 	/* A socket bound to an interface keeps it when its packet is redirected: that packet would
 	 * go out with a loopback address on it. */
+	LEAVING(V4, PLAN_OUT_NOT_LO | PLAN_DST_LOOPBACK, REPORT_BYPASS),
 	LEAVING(V4, PLAN_OUT_NOT_LO | PLAN_DST_LOOPBACK, DROP),
+	LEAVING(V6, PLAN_OUT_NOT_LO | PLAN_DST_LOOPBACK, REPORT_BYPASS),
 	LEAVING(V6, PLAN_OUT_NOT_LO | PLAN_DST_LOOPBACK, DROP),
 };
 
@@ -274,6 +290,7 @@ static const char *const match_names[] = {
 	"tcp-not-syn",    "dport-capture", "nd",          "mld-or-rs",     "mld2",
 	"hoplimit-255",   "src-cluster",   "dst-cluster", "dst-loopback",  "dst-link",
 	"dst-link-group", "dst-neighbour", "src-local",   "src-not-local", "src-astray",
+	"quic",           "dst-routed",
 };
 _Static_assert(1 << ARRAY_SIZE(match_names) == PLAN_MATCH_END_, "every match has a name");
 
@@ -290,8 +307,10 @@ static void print_range(const char *set, const struct plan_range *range, FILE *o
 void plan_print(const struct plan *plan, FILE *out)
 {
 	static const char *const families[] = {"", " v4", " v6"};
-	static const char *const actions[] = {"accept",   "redirect", "reset",
-					      "prohibit", "drop",     "learn"};
+	static const char *const actions[] = {
+		"accept", "redirect", "reset",          "prohibit",
+		"drop",   "learn",    "report refused", "report bypass",
+	};
 	_Static_assert(ARRAY_SIZE(families) == PLAN_FAMILY_N_, "every family has a name");
 	_Static_assert(ARRAY_SIZE(actions) == PLAN_ACTION_N_, "every action has a name");
 

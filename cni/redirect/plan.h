@@ -13,6 +13,14 @@
 #define PLAN_CAPTURE_PORT 15001
 #define PLAN_MAX_RANGES   4096
 
+/* Where reports go: an NFLOG group of the pod's network namespace. */
+#define PLAN_NFLOG_GROUP    15001
+#define PLAN_REPORT_RATE    20 /* a second, each rule for itself */
+#define PLAN_REPORT_BURST   50
+#define PLAN_REPORT_SNAPLEN 128 /* bytes of the packet */
+#define PLAN_PREFIX_REFUSED "refused"
+#define PLAN_PREFIX_BYPASS  "bypass"
+
 struct plan_input {
 	const struct cidr *cluster_cidrs; /* borrowed for the call of plan_make() */
 	size_t n_cluster_cidrs;
@@ -65,7 +73,9 @@ enum plan_match {
 	PLAN_SRC_LOCAL = 1 << 22,      /* one of the pod's own addresses */
 	PLAN_SRC_NOT_LOCAL = 1 << 23,
 	PLAN_SRC_ASTRAY = 1 << 24, /* ARRIVING: the way to the source is by another interface */
-	PLAN_MATCH_END_ = 1 << 25,
+	PLAN_QUIC = 1 << 25,       /* UDP to port 443 */
+	PLAN_DST_ROUTED = 1 << 26, /* ARRIVING: for elsewhere, neither the pod nor a group */
+	PLAN_MATCH_END_ = 1 << 27,
 };
 
 enum plan_action {
@@ -75,6 +85,11 @@ enum plan_action {
 	PLAN_ACTION_PROHIBIT, /* refuse with ICMP "administratively prohibited", counted */
 	PLAN_ACTION_DROP,     /* refuse in silence, counted */
 	PLAN_ACTION_LEARN,    /* remember the source as a neighbour, and go on */
+	/* Report by NFLOG, no more than PLAN_REPORT_RATE a second, and go on in any case: the
+	 * verdict is the next rule's. With PLAN_PREFIX_REFUSED and PLAN_PREFIX_BYPASS.
+	 */
+	PLAN_ACTION_REPORT_REFUSED, /* a protocol that does not leave */
+	PLAN_ACTION_REPORT_BYPASS,  /* what had gone around the redirection */
 	PLAN_ACTION_N_,
 };
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The ways of making a plan true. All act on the network namespace that the calling thread is in,
- * start no process and do not log above debug level. Any thread.
+/* The ways of making a plan true. All act on the network namespace that the calling thread is in and
+ * do not log above debug level. Any thread. redirect_nft starts no process. redirect_ipt does, and
+ * waits for it: to change rules, and to look at rules that it has not seen before.
  */
 #include <stdio.h>
 
@@ -24,6 +25,7 @@ struct redirector {
 };
 
 extern const struct redirector redirect_nft; /* redirect_nft.c */
+extern const struct redirector redirect_ipt; /* redirect_ipt.c */
 
 /* What redirect_nft.apply() would tell the kernel, message by message. -ENOMEM. For tests. */
 int redirect_nft_print(const struct plan *plan, FILE *out);

@@ -186,6 +186,53 @@ static void test_refuses_by_default(void **state)
 	plan_done(&plan);
 }
 
+static bool is_report(const struct plan_rule *rule)
+{
+	return rule->action == PLAN_ACTION_REPORT_REFUSED ||
+	       rule->action == PLAN_ACTION_REPORT_BYPASS;
+}
+
+static bool is_refusal(const struct plan_rule *rule)
+{
+	return rule->action == PLAN_ACTION_RESET || rule->action == PLAN_ACTION_PROHIBIT ||
+	       rule->action == PLAN_ACTION_DROP;
+}
+
+/* Whatever the one matches, the other does. */
+static bool covers(const struct plan_rule *wide, const struct plan_rule *narrow)
+{
+	return (wide->match & ~narrow->match) == 0 &&
+	       (wide->family == PLAN_FAMILY_ANY || wide->family == narrow->family);
+}
+
+/* What is reported is refused: nothing accepts it between the report and the rule that refuses all
+ * of it.
+ */
+static void test_reports_what_is_refused(void **state)
+{
+	struct plan plan;
+	size_t reports = 0;
+
+	(void)state;
+	make("10.0.0.0/8 fd00::/8", &plan);
+	for (size_t i = 0; i < plan.n_rules; i++) {
+		const struct plan_rule *report = &plan.rules[i], *end = plan.rules + plan.n_rules;
+		const struct plan_rule *rule = report + 1;
+
+		if (!is_report(report))
+			continue;
+		reports++;
+		for (; rule < end && rule->chain == report->chain; rule++) {
+			if (is_refusal(rule) && covers(rule, report))
+				break;
+			assert_true(is_refusal(rule) || is_report(rule));
+		}
+		assert_true(rule < end && rule->chain == report->chain);
+	}
+	assert_true(reports > 0);
+	plan_done(&plan);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -193,6 +240,7 @@ int main(void)
 		cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_refuses_by_default),
+		cmocka_unit_test(test_reports_what_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
