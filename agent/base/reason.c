@@ -20,6 +20,8 @@ static const char *const words[] = {
 	[REASON_LIMIT_EXCEEDED] = "limit_exceeded",
 	[REASON_DEREGISTERED] = "deregistered",
 	[REASON_NOT_REGISTERED] = "not_registered",
+	[REASON_BYPASS_ATTEMPT] = "bypass_attempt",
+	[REASON_PROTOCOL_REFUSED] = "protocol_refused",
 };
 _Static_assert(sizeof(words) / sizeof(words[0]) == REASON_N_, "every reason has a word");
 

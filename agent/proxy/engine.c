@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <signal.h>
 
 #include "base/log.h"
@@ -33,6 +34,7 @@ struct command {
 	struct worker *worker;
 	struct snapshot *snapshot;
 	struct listener *listener;
+	struct identity *source;
 	bool end;
 	struct print *print;
 };
@@ -90,19 +92,30 @@ static void on_listen(struct message *m)
 	listener_unref(cmd->listener);
 }
 
+static void end_source(struct worker *w, const struct identity *source)
+{
+	for (struct conn *c = w->conns, *next; c; c = next) {
+		next = c->next;
+		if (c->flow.source == source)
+			conn_abort(c, REASON_DEREGISTERED, "the pod was unenrolled");
+	}
+}
+
+static void on_end_source(struct message *m)
+{
+	OWNED_MEM struct command *cmd = command_of(m);
+
+	end_source(cmd->worker, cmd->source);
+	identity_unref(cmd->source);
+}
+
 static void on_unlisten(struct message *m)
 {
 	OWNED_MEM struct command *cmd = command_of(m);
 	struct worker *w = cmd->worker;
-	struct identity *source = cmd->listener->source;
 
-	if (cmd->end) {
-		for (struct conn *c = w->conns, *next; c; c = next) {
-			next = c->next;
-			if (source && c->flow.source == source)
-				conn_abort(c, REASON_DEREGISTERED, "the pod was unenrolled");
-		}
-	}
+	if (cmd->end && cmd->listener->source)
+		end_source(w, cmd->listener->source);
 	listener_leave(cmd->listener, w);
 	listener_unref(cmd->listener);
 }
@@ -128,6 +141,14 @@ static void *work(void *arg)
 }
 
 /* ---- set-up ---- */
+
+static void make_proof(struct proof *ret)
+{
+	if (addr_parse("198.18.255.254:15001", &ret->v4) < 0 ||
+	    addr_parse("[2001:2::ffff]:15001", &ret->v6) < 0 ||
+	    getrandom(ret->token, PROOF_BYTES, 0) != PROOF_BYTES)
+		abort(); /* cannot happen for so few bytes (random(7)) */
+}
 
 /* As many descriptors as we may have, and what follows for connections and pipes. */
 static void derive_limits(struct engine *e, const struct config *config, unsigned *ret_pipes)
@@ -242,6 +263,7 @@ int engine_start(struct engine **ret, struct snapshot *first, const struct obser
 	e->n = first->config->workers ?: (unsigned)(cpus > 0 ? cpus : 1);
 	if (e->n > MAX_WORKERS)
 		e->n = MAX_WORKERS;
+	make_proof(&e->shared.proof);
 	derive_limits(e, first->config, &pipes);
 	e->workers = calloc(e->n, sizeof(e->workers[0]));
 	if (!e->workers)
@@ -302,12 +324,12 @@ int engine_publish(struct engine *e, struct snapshot *snapshot)
 	return 0;
 }
 
-int engine_listen(struct engine *e, struct identity *source, const int fds[], size_t n,
-		  struct listener **ret)
+static int listen_for(struct engine *e, struct identity *source, const struct origin *origin,
+		      const int fds[], size_t n, struct listener **ret)
 {
 	struct command *commands[MAX_WORKERS];
 	struct listener *l;
-	int r = listener_new(&l, source, fds, n, e->n);
+	int r = listener_new(&l, source, origin, fds, n, e->n);
 
 	if (r == 0) {
 		r = commands_new(e, on_listen, commands);
@@ -330,6 +352,42 @@ int engine_listen(struct engine *e, struct identity *source, const int fds[], si
 	return 0;
 }
 
+int engine_listen(struct engine *e, struct identity *source, const int fds[], size_t n,
+		  struct listener **ret)
+{
+	return listen_for(e, source, NULL, fds, n, ret);
+}
+
+int engine_listen_shared(struct engine *e, const struct origin *origin, const int fds[], size_t n,
+			 struct listener **ret)
+{
+	return listen_for(e, NULL, origin, fds, n, ret);
+}
+
+bool engine_listener_is_alive(const struct listener *l)
+{
+	return !atomic_load(&l->dead);
+}
+
+void engine_end_source(struct engine *e, struct identity *source)
+{
+	struct command *commands[MAX_WORKERS];
+
+	if (commands_new(e, on_end_source, commands) < 0) {
+		log_err(-ENOMEM, "cannot end the connections of pod '%s/%s', ignoring", source->ns,
+			source->pod);
+		return;
+	}
+	for (size_t i = 0; i < e->n; i++)
+		commands[i]->source = identity_ref(source);
+	send_all(e, commands);
+}
+
+const struct proof *engine_proof(const struct engine *e)
+{
+	return &e->shared.proof;
+}
+
 void engine_unlisten(struct engine *e, struct listener *l, bool end)
 {
 	struct command *commands[MAX_WORKERS];
@@ -343,6 +401,9 @@ void engine_unlisten(struct engine *e, struct listener *l, bool end)
 		commands[i]->listener = l;
 		commands[i]->end = end;
 	}
+	/* Workers let go of it one after the other: the port is to be free for the next one now. */
+	for (size_t i = 0; i < l->n_fds; i++)
+		shutdown(l->fds[i], SHUT_RDWR);
 	send_all(e, commands);
 	listener_unref(l);
 }

@@ -9,6 +9,7 @@
 #include "net/loop.h"
 #include "proxy/snapshot.h"
 #include "proxy/flow.h"
+#include "proxy/origin.h"
 
 struct engine;
 struct listener;
@@ -31,6 +32,19 @@ int engine_publish(struct engine *engine, struct snapshot *snapshot);
  */
 int engine_listen(struct engine *engine, struct identity *source, const int fds[], size_t n,
 		  struct listener **ret);
+
+/* The same for sockets that pods share: `origin` (copied) tells them apart. */
+int engine_listen_shared(struct engine *engine, const struct origin *origin, const int fds[],
+			 size_t n, struct listener **ret);
+
+/* False: a socket of it was destroyed under us. */
+bool engine_listener_is_alive(const struct listener *l);
+
+/* Connections that came by a shared listener for this pod are ended. */
+void engine_end_source(struct engine *engine, struct identity *source);
+
+/* What proving connections are told; the same for the engine's whole life. */
+const struct proof *engine_proof(const struct engine *engine);
 
 /* Stops accepting; with `end` also ends the source's connections. The listener is gone after this.
  */

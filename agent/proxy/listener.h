@@ -4,6 +4,7 @@
 /* Listening sockets that all workers share, and what each worker keeps of them. */
 #include <stdatomic.h>
 
+#include "proxy/origin.h"
 #include "proxy/worker.h"
 
 /* One worker's watch on one socket. */
@@ -16,7 +17,9 @@ struct tap {
 
 struct listener {
 	atomic_uint refs;        /* one per worker, and the engine's */
-	struct identity *source; /* NULL: the tunnel */
+	struct identity *source; /* NULL: the tunnel, or shared */
+	struct origin origin;    /* find is NULL unless pods share the listener */
+	atomic_bool dead;        /* somebody destroyed a socket under us */
 	size_t n_fds, n_workers;
 	int fds[2];
 	struct {
@@ -25,9 +28,10 @@ struct listener {
 	} of[]; /* by worker->index */
 };
 
-/* Takes the descriptors, not the failure: on -ENOMEM they stay the caller's. */
-int listener_new(struct listener **ret, struct identity *source, const int fds[], size_t n,
-		 size_t n_workers);
+/* `origin` may be NULL. Takes the descriptors, not the failure: on -ENOMEM they stay the caller's.
+ */
+int listener_new(struct listener **ret, struct identity *source, const struct origin *origin,
+		 const int fds[], size_t n, size_t n_workers);
 void listener_unref(struct listener *l);
 
 /* On the worker's thread. */

@@ -10,6 +10,7 @@
 #include "gateway/dial.h"
 #include "net/loop.h"
 #include "proxy/flow.h"
+#include "proxy/origin.h"
 #include "proxy/pump.h"
 #include "proxy/snapshot.h"
 
@@ -19,6 +20,7 @@ struct conn;
 struct shared {
 	struct observers observers;
 	enum role role;
+	struct proof proof;
 	uint64_t max_connections, max_connections_per_pod;
 	_Atomic uint64_t connections; /* open now, all workers */
 	_Atomic uint64_t accepted, limited, header_refused, accept_failed;

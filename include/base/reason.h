@@ -22,7 +22,9 @@ enum reason {
 	REASON_UPSTREAM_FAILED,
 	REASON_LIMIT_EXCEEDED,
 	REASON_DEREGISTERED,
-	REASON_NOT_REGISTERED, /* ALLOW_ANY only: allowed, though nobody registered it */
+	REASON_NOT_REGISTERED,   /* ALLOW_ANY only: allowed, though nobody registered it */
+	REASON_BYPASS_ATTEMPT,   /* the guard stopped what had gone around the redirection */
+	REASON_PROTOCOL_REFUSED, /* UDP, QUIC, ICMP, ...: only TCP leaves */
 	REASON_N_,
 };
 
