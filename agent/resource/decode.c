@@ -654,6 +654,11 @@ void decode_text(struct decoded *ret, const char *file, struct span text, enum t
 		decode_yaml(ret, file, text, first_line);
 }
 
+void decode_tree(struct decoded *ret, const char *file, const struct tree *root)
+{
+	decode_object(ret, file, root, NULL, NULL);
+}
+
 void decoded_done(struct decoded *decoded)
 {
 	arena_done(&decoded->keep);

@@ -9,6 +9,8 @@
 #include "resource/arena.h"
 #include "resource/report.h"
 
+struct tree;
+
 enum text_format {
 	TEXT_YAML,
 	TEXT_JSON,
@@ -46,4 +48,8 @@ struct decoded {
 /* Adds what `text` holds to `ret`. The first line of `text` is number `first_line` of `file`. */
 void decode_text(struct decoded *ret, const char *file, struct span text, enum text_format format,
 		 unsigned first_line);
+
+/* The same of one document that was made elsewhere, which may go away afterwards. */
+void decode_tree(struct decoded *ret, const char *file, const struct tree *root);
+
 void decoded_done(struct decoded *decoded);

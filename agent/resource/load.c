@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "resource/source.h"
+#include "resource/load.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -14,6 +14,7 @@
 #include "resource/decode.h"
 #include "resource/files.h"
 #include "resource/report.h"
+#include "resource/source.h"
 
 /* A large file is read in pieces by several threads: YAML takes its time. */
 #define PIECE_BYTES ((size_t)512 * 1024)
@@ -41,19 +42,36 @@ struct load {
 	size_t bytes;       /* of all texts */
 	struct piece *pieces;
 	size_t n_pieces, room;
-	atomic_size_t next; /* piece to be decoded */
+	atomic_size_t next;            /* piece to be decoded */
+	struct service_entry *entries; /* of all pieces */
+	size_t n;
 };
 
-static void load_done(struct load *load)
+static void free_texts(struct load *load)
 {
-	for (size_t i = 0; i < load->n_pieces; i++)
-		decoded_done(&load->pieces[i].decoded);
 	for (size_t i = 0; load->texts && i < load->files.n; i++)
 		free(load->texts[i].bytes);
-	free(load->pieces);
 	free(load->texts);
+	load->texts = NULL;
+}
+
+void load_free(struct load *load)
+{
+	if (!load)
+		return;
+	for (size_t i = 0; i < load->n_pieces; i++)
+		decoded_done(&load->pieces[i].decoded);
+	free_texts(load);
+	free(load->pieces);
+	free(load->entries);
 	file_list_done(&load->files);
 	report_done(&load->report);
+	free(load);
+}
+
+static void drop_load(struct load **load)
+{
+	load_free(*load);
 }
 
 /* ---- reading ---- */
@@ -278,51 +296,26 @@ static int refuse_doubles(struct report *report, const struct service_entry *ent
 	return 0;
 }
 
-static int gather(const struct load *load, struct service_entry **ret, size_t *ret_n)
+static int gather(struct load *load)
 {
-	struct service_entry *entries;
-	size_t n = 0;
+	struct service_entry *to;
 
 	for (size_t i = 0; i < load->n_pieces; i++)
-		n += load->pieces[i].decoded.n;
-	entries = calloc(n + 1, sizeof(*entries));
-	if (!entries)
+		load->n += load->pieces[i].decoded.n;
+	load->entries = to = calloc(load->n + 1, sizeof(*to));
+	if (!to)
 		return -ENOMEM;
-	*ret = entries;
-	*ret_n = n;
 	for (size_t i = 0; i < load->n_pieces; i++) {
 		const struct decoded *d = &load->pieces[i].decoded;
 
 		if (d->n > 0)
-			memcpy(entries, d->entries, d->n * sizeof(*entries));
-		entries += d->n;
+			memcpy(to, d->entries, d->n * sizeof(*to));
+		to += d->n;
 	}
-	return 0;
+	return refuse_doubles(&load->report, load->entries, load->n);
 }
 
-static void on_registry_warning(void *ctx, const char *text)
-{
-	report_warn(ctx, "%s", text);
-}
-
-static int build(struct load *load, struct registry **ret)
-{
-	OWNED_MEM struct service_entry *entries = NULL;
-	size_t n = 0;
-	int r;
-
-	r = gather(load, &entries, &n);
-	if (r == 0)
-		r = refuse_doubles(&load->report, entries, n);
-	if (r < 0)
-		return r;
-	r = report_result(&load->report);
-	if (r < 0)
-		return r;
-	return registry_new(ret, entries, n, on_registry_warning, &load->report);
-}
-
-static int load_all(struct load *load, const char *const *paths, size_t n, struct registry **ret)
+static int read_all(struct load *load, const char *const *paths, size_t n)
 {
 	int r;
 
@@ -340,7 +333,9 @@ static int load_all(struct load *load, const char *const *paths, size_t n, struc
 	decode_all(load);
 	merge_reports(load);
 	r = report_result(&load->report);
-	return r < 0 && r != -EINVAL ? r : build(load, ret);
+	if (r == 0 || r == -EINVAL)
+		r = gather(load);
+	return r < 0 ? r : report_result(&load->report);
 }
 
 static void first_error(const struct report *report, int r, char ret[1024])
@@ -355,15 +350,62 @@ static void first_error(const struct report *report, int r, char ret[1024])
 		snprintf(ret, 1024, "%s", text);
 }
 
+int load_read(const char *const *paths, size_t n, struct load **ret, char ret_error[static 1024])
+{
+	OWNED(drop_load) struct load *load = calloc(1, sizeof(*load));
+	int r = load ? read_all(load, paths, n) : -ENOMEM;
+
+	if (!load)
+		return log_err(r, "cannot load the registry");
+	report_log(&load->report);
+	if (r < 0 && load->report.errors.n == 0)
+		log_err(r, "cannot load the registry");
+	if (r < 0) {
+		first_error(&load->report, r, ret_error);
+		return r;
+	}
+	free_texts(load);
+	*ret = TAKE_PTR(load);
+	return 0;
+}
+
+int load_build(const struct load *load, const struct service_entry *more, size_t n_more,
+	       registry_warn_fn *warn, void *ctx, struct registry **ret)
+{
+	OWNED_MEM struct service_entry *all = NULL;
+	size_t n = load ? load->n : 0;
+
+	if (n_more == 0)
+		return registry_new(ret, load ? load->entries : NULL, n, warn, ctx);
+	if (n == 0)
+		return registry_new(ret, more, n_more, warn, ctx);
+	all = calloc(n + n_more, sizeof(*all));
+	if (!all)
+		return -ENOMEM;
+	memcpy(all, load->entries, n * sizeof(*all));
+	memcpy(all + n, more, n_more * sizeof(*all));
+	return registry_new(ret, all, n + n_more, warn, ctx);
+}
+
+static void on_registry_warning(void *ctx, const char *text)
+{
+	report_warn(ctx, "%s", text);
+}
+
 int source_load(const char *const *paths, size_t n, struct registry **ret, char ret_error[1024])
 {
-	OWNED(load_done) struct load load = {0};
-	int r = load_all(&load, paths, n, ret);
+	OWNED(drop_load) struct load *load = NULL;
+	OWNED(report_done) struct report report = {0};
+	char error[1024] = "";
+	int r = load_read(paths, n, &load, error);
 
-	report_log(&load.report);
-	if (r < 0 && load.report.errors.n == 0)
-		log_err(r, "cannot load the registry");
+	if (r == 0) {
+		r = load_build(load, NULL, 0, on_registry_warning, &report, ret);
+		report_log(&report);
+		if (r < 0)
+			snprintf(error, sizeof(error), "%s", strerrordesc_np(-r));
+	}
 	if (r < 0 && ret_error)
-		first_error(&load.report, r, ret_error);
+		memcpy(ret_error, error, sizeof(error));
 	return r;
 }

@@ -10,7 +10,12 @@
 
 #include "base/log.h"
 #include "base/owned.h"
+#include "resource/load.h"
+#include "resource/report.h"
 #include "resource/watcher.h"
+
+#define REBUILD_MIN_MS 20  /* changes that come together are one */
+#define SAID_MAX       256 /* warnings that are remembered, so as not to say them at each change */
 
 struct source {
 	struct loop *loop;
@@ -28,6 +33,12 @@ struct source {
 	struct watcher watcher;
 	char **paths;
 	size_t n;
+	struct source_feed feed; /* open is NULL: none */
+	struct load *load;       /* the files' last good entries; with a feed */
+	struct timer rebuild;
+	uint64_t build_ms; /* the last build took */
+	uint64_t said[SAID_MAX];
+	unsigned n_said, said_now; /* ever, and in this build */
 };
 
 static void free_paths(char **paths, size_t n)
@@ -65,8 +76,6 @@ static uint64_t clock_ms(void)
 /* Published before it is counted: who sees the count rise finds it in force. */
 static void accept_load(struct source *s, struct registry *reg, uint64_t load_ms)
 {
-	log_info("registry loaded: %zu hosts, %zu services, %llu ms", registry_n_hosts(reg),
-		 registry_n_services(reg), (unsigned long long)load_ms);
 	s->publish(s->ctx, reg);
 	pthread_mutex_lock(&s->lock);
 	s->status.accepted++;
@@ -115,20 +124,104 @@ static void reject_load(struct source *s, const char *error)
 	pthread_mutex_unlock(&s->lock);
 }
 
+static uint64_t hash_text(const char *text)
+{
+	uint64_t hash = 0xcbf29ce484222325ULL;
+
+	for (; *text; text++)
+		hash = (hash ^ (uint8_t)*text) * 0x100000001b3ULL;
+	return hash;
+}
+
+/* Each once, as long as it is remembered: the API changes many times a second. */
+static void on_warning(void *ctx, const char *text)
+{
+	struct source *s = ctx;
+	uint64_t hash = hash_text(text);
+
+	for (unsigned i = 0; i < SAID_MAX; i++) {
+		if (s->said[i] == hash)
+			return;
+	}
+	s->said[s->n_said++ % SAID_MAX] = hash;
+	s->said_now++;
+	if (s->said_now <= REPORT_KEPT)
+		log_warn(0, "%s", text);
+}
+
+static int build_now(struct source *s, uint64_t start, struct registry **ret)
+{
+	const struct service_entry *more = NULL;
+	size_t n = 0;
+	int r;
+
+	if (s->feed.open && !s->feed.entries(s->feed.ctx, &more, &n))
+		n = 0;
+	s->said_now = 0;
+	r = load_build(s->load, more, n, on_warning, s, ret);
+	if (s->said_now > REPORT_KEPT)
+		log_warn(0, "and %u more warnings like these", s->said_now - REPORT_KEPT);
+	s->build_ms = clock_ms() - start;
+	return r;
+}
+
 static void load_now(struct source *s)
 {
 	const char *const *paths = (const char *const *)s->paths;
 	uint64_t start = clock_ms();
 	struct registry *reg = NULL;
+	struct load *load = NULL;
 	char error[1024] = "";
+	int r;
 
 	watcher_arm(&s->watcher, paths, s->n); /* first, so that no change is missed */
-	if (source_load(paths, s->n, &reg, error) < 0) {
+	if (load_read(paths, s->n, &load, error) < 0) {
 		reject_load(s, error);
 		return;
 	}
-	accept_load(s, reg, clock_ms() - start);
+	load_free(s->load);
+	s->load = load;
+	s->n_said = 0;
+	memset(s->said, 0, sizeof(s->said));
+	r = build_now(s, start, &reg);
+	if (r < 0) {
+		reject_load(s, strerrordesc_np(-r));
+		return;
+	}
+	log_info("registry loaded: %zu hosts, %zu services, %llu ms", registry_n_hosts(reg),
+		 registry_n_services(reg), (unsigned long long)s->build_ms);
+	accept_load(s, reg, s->build_ms);
 	registry_unref(reg);
+	if (!s->feed.open) {
+		load_free(s->load);
+		s->load = NULL;
+	}
+}
+
+/* ---- what the feed has ---- */
+
+static void on_rebuild(struct timer *t)
+{
+	struct source *s = CONTAINER_OF(t, struct source, rebuild);
+	struct registry *reg = NULL;
+	int r = build_now(s, clock_ms(), &reg);
+
+	if (r < 0) {
+		reject_load(s, strerrordesc_np(-r));
+		return;
+	}
+	accept_load(s, reg, s->build_ms);
+	registry_unref(reg);
+}
+
+/* A large registry is not built without pause: watches have to be read meanwhile. */
+void source_changed(struct source *source)
+{
+	uint64_t wait = 2 * source->build_ms;
+
+	if (!source->stopping && !timer_is_armed(&source->rebuild))
+		timer_start(source->loop, &source->rebuild,
+			    wait > REBUILD_MIN_MS ? wait : REBUILD_MIN_MS);
 }
 
 static void on_change(struct watcher *w)
@@ -212,11 +305,16 @@ static void *thread_main(void *arg)
 	int r;
 
 	pthread_setname_np(pthread_self(), "source");
+	if (s->feed.open)
+		s->feed.open(s->feed.ctx, s->loop, s);
 	load_now(s);
 	r = loop_run(s->loop);
 	if (r < 0)
 		log_err(r, "the registry's files are no longer watched");
 	s->stopping = true;
+	timer_stop(s->loop, &s->rebuild);
+	if (s->feed.open)
+		s->feed.close(s->feed.ctx);
 	return NULL;
 }
 
@@ -224,13 +322,14 @@ static void free_source(struct source *s)
 {
 	watcher_done(&s->watcher);
 	loop_free(s->loop);
+	load_free(s->load);
 	free_paths(s->paths, s->n);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
 
 int source_start(struct source **ret, const char *const *paths, size_t n,
-		 source_publish_fn *publish, void *ctx)
+		 const struct source_feed *feed, source_publish_fn *publish, void *ctx)
 {
 	struct source *s = calloc(1, sizeof(*s));
 	int r;
@@ -240,6 +339,9 @@ int source_start(struct source **ret, const char *const *paths, size_t n,
 	s->publish = publish;
 	s->ctx = ctx;
 	s->n = n;
+	if (feed)
+		s->feed = *feed;
+	s->rebuild.on_expire = on_rebuild;
 	s->stop.run = on_stop;
 	pthread_mutex_init(&s->lock, NULL);
 	r = loop_new(&s->loop);

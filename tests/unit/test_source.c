@@ -26,7 +26,7 @@ static char folder[64];
 static int set_up(void **state)
 {
 	(void)state;
-	strcpy(folder, "/tmp/sluice-test-source-XXXXXX");
+	strcpy(folder, "/tmp/sluice-unit-source-XXXXXX");
 	return mkdtemp(folder) ? 0 : -1;
 }
 
@@ -289,7 +289,7 @@ static void await_accepted(struct source *source, uint64_t n)
 	fail_msg("%u loads accepted", (unsigned)status.accepted);
 }
 
-static struct source *start(const char *path)
+static struct source *start_fed(const char *path, const struct source_feed *feed)
 {
 	struct source *source;
 
@@ -298,8 +298,13 @@ static struct source *start(const char *path)
 	seen.reg = NULL;
 	seen.n = 0;
 	pthread_mutex_unlock(&seen.lock);
-	assert_int_equal(source_start(&source, &path, 1, on_publish, &seen), 0);
+	assert_int_equal(source_start(&source, &path, 1, feed, on_publish, &seen), 0);
 	return source;
+}
+
+static struct source *start(const char *path)
+{
+	return start_fed(path, NULL);
 }
 
 static void stop(struct source *source)
@@ -339,6 +344,100 @@ static void test_changes(void **state)
 	assert_int_equal(unlink(in_folder("a.yaml")), 0);
 	await_hosts("a.example.com", false, 0, RELOAD_MS);
 	stop(source);
+}
+
+/* ---- entries that are in no file ---- */
+
+static const char *const fed_host[] = {"fed.example.com"};
+static const struct entry_port fed_port[] = {{.number = 443, .protocol = PROTOCOL_TLS, .name = ""}};
+static const struct service_entry fed_entry = {
+	.ns = "fed",
+	.name = "fed",
+	.created = 1,
+	.hosts = fed_host,
+	.n_hosts = 1,
+	.ports = fed_port,
+	.n_ports = 1,
+	.source = "fed",
+};
+
+/* Of the source's thread, but for what start and end hand over. */
+static struct {
+	struct loop *loop;
+	struct source *source;
+	bool known;
+	size_t n;
+	int opened, closed;
+	struct message change;
+} fed;
+
+static int feed_open(void *ctx, struct loop *loop, struct source *source)
+{
+	(void)ctx;
+	fed.loop = loop;
+	fed.source = source;
+	fed.opened++;
+	return 0;
+}
+
+static bool feed_entries(void *ctx, const struct service_entry **ret, size_t *ret_n)
+{
+	(void)ctx;
+	*ret = &fed_entry;
+	*ret_n = fed.n;
+	return fed.known;
+}
+
+static void feed_close(void *ctx)
+{
+	(void)ctx;
+	fed.closed++;
+}
+
+static void feed_change(struct message *m)
+{
+	(void)m;
+	fed.known = true;
+	fed.n = !fed.n;
+	source_changed(fed.source);
+	source_changed(fed.source); /* many are one */
+}
+
+static void change_feed(void)
+{
+	fed.change.run = feed_change;
+	loop_post(fed.loop, &fed.change);
+}
+
+static void test_a_feed(void **state)
+{
+	const struct source_feed feed = {
+		.open = feed_open, .entries = feed_entries, .close = feed_close};
+	struct source_status status;
+	struct source *source;
+
+	(void)state;
+	fed.n = 1; /* not known yet */
+	write_file("a.yaml", A);
+	source = start_fed(folder, &feed);
+	await_hosts("a.example.com", true, 1, RELOAD_MS);
+	await_accepted(source, 1);
+	fed.n = 0;
+	change_feed();
+	await_hosts("fed.example.com", true, 2, RELOAD_MS);
+	await_accepted(source, 2);
+	source_status(source, &status);
+	assert_int_equal(status.accepted, 2);
+	write_file("b.yaml", B); /* files, beside what is fed */
+	await_hosts("fed.example.com", true, 3, RELOAD_MS);
+	replace_file("b.yaml", "kind: [");
+	await_rejected(source, 1, "b.yaml", RELOAD_MS);
+	change_feed(); /* beside the last good files */
+	await_hosts("fed.example.com", false, 2, RELOAD_MS);
+	await_hosts("b.example.com", true, 2, RELOAD_MS);
+	stop(source);
+	assert_int_equal(fed.opened, 1);
+	assert_int_equal(fed.closed, 1);
 }
 
 static void test_bad_keeps_last_good(void **state)
@@ -545,6 +644,7 @@ int main(void)
 		TEST(test_load_errors),
 		TEST(test_load_large),
 		TEST(test_changes),
+		TEST(test_a_feed),
 		TEST(test_bad_keeps_last_good),
 		TEST(test_bad_from_the_start),
 		TEST(test_missing_file),
