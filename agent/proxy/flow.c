@@ -186,6 +186,8 @@ void flow_log(const struct flow *f, const struct observers *to, const struct flo
 		.gateway = f->gateway,
 	};
 	access_log_write(to->log, &record);
+	if (!allow && to->denied)
+		to->denied(to->ctx, &record);
 }
 
 void flow_done(struct flow *f)

@@ -44,6 +44,9 @@ struct observers {
 	enum reporter reporter;
 	struct access_log *log;
 	struct metrics *metrics;
+	/* Hears of each refusal that is logged (borrowed), on the worker's thread. NULL: nobody. */
+	void (*denied)(void *ctx, const struct access_record *record);
+	void *ctx;
 };
 
 /* What only one line needs beside the flow. Everything may be zero. */

@@ -58,34 +58,82 @@ static bool take_place(struct shared *s, struct identity *source)
 	return true;
 }
 
+/* Tells the token. It fits into any socket's buffer. */
+static void prove(struct worker *w, int fd)
+{
+	OWNED_FD int own = fd;
+
+	if (send(own, w->shared->proof.token, PROOF_BYTES, MSG_NOSIGNAL) != PROOF_BYTES)
+		log_debug("a proving connection was gone before it was answered");
+}
+
+static bool is_proof(const struct proof *proof, const struct addr *dst)
+{
+	return addr_equal(dst, &proof->v4) || addr_equal(dst, &proof->v6);
+}
+
+/* Whose it is and where it was meant to go. False: refused. *ret_source is a reference. */
+static bool trace(struct tap *tap, int fd, const struct addr *remote, struct identity **ret_source,
+		  struct addr *ret_dst)
+{
+	const struct origin *origin = &tap->listener->origin;
+	struct identity *source = identity_ref(tap->listener->source);
+	int r;
+
+	if (origin->find)
+		r = origin->find(origin->ctx, fd, remote, &source, ret_dst);
+	else
+		r = original_destination(fd, tap->v6, ret_dst);
+	if (r == -ENOENT || (r == 0 && !origin->find && is_listener_itself(fd, ret_dst))) {
+		conn_refuse_early(tap->worker, fd, remote, source, r == 0 ? ret_dst : NULL,
+				  REASON_PRIVATE_DESTINATION,
+				  "connected to the capture listener itself");
+	} else if (r < 0) { /* the client is gone already */
+		conn_refuse_early(tap->worker, fd, remote, source, NULL, REASON_PROTOCOL_MISMATCH,
+				  "no original destination");
+		r = -EIO;
+	} else {
+		*ret_source = source;
+		return true;
+	}
+	identity_unref(source);
+	return false;
+}
+
+static void admit_from(struct worker *w, int fd, const struct addr *remote, struct identity *source,
+		       const struct addr *dst)
+{
+	if (take_place(w->shared, source)) {
+		conn_start(w, fd, remote, source, dst);
+		return;
+	}
+	atomic_fetch_add_explicit(&w->shared->limited, 1, memory_order_relaxed);
+	conn_refuse_early(w, fd, remote, source, dst, REASON_LIMIT_EXCEEDED,
+			  "too many connections");
+}
+
 static void admit(struct tap *tap, int fd, const struct addr *remote)
 {
 	struct worker *w = tap->worker;
-	struct identity *source = tap->listener->source;
+	struct identity *source = NULL;
 	struct addr dst = {0};
-	int r;
 
 	atomic_fetch_add_explicit(&w->shared->accepted, 1, memory_order_relaxed);
-	if (source) {
-		r = original_destination(fd, tap->v6, &dst);
-		if (r < 0) { /* the client is gone already */
-			conn_refuse_early(w, fd, remote, source, NULL, REASON_PROTOCOL_MISMATCH,
-					  "no original destination");
-			return;
-		}
-		if (is_listener_itself(fd, &dst)) {
-			conn_refuse_early(w, fd, remote, source, &dst, REASON_PRIVATE_DESTINATION,
-					  "connected to the capture listener itself");
-			return;
-		}
-	}
-	if (!take_place(w->shared, source)) {
-		atomic_fetch_add_explicit(&w->shared->limited, 1, memory_order_relaxed);
-		conn_refuse_early(w, fd, remote, source, source ? &dst : NULL,
-				  REASON_LIMIT_EXCEEDED, "too many connections");
+	if (!tap->listener->source && !tap->listener->origin.find) {
+		if (peers_may(w->snapshot->peers, remote))
+			admit_from(w, fd, remote, NULL, NULL);
+		else
+			conn_refuse_early(w, fd, remote, NULL, NULL, REASON_TUNNEL_REFUSED,
+					  "not from a node of the cluster");
 		return;
 	}
-	conn_start(w, fd, remote, source, source ? &dst : NULL);
+	if (!trace(tap, fd, remote, &source, &dst))
+		return;
+	if (is_proof(&w->shared->proof, &dst))
+		prove(w, fd);
+	else
+		admit_from(w, fd, remote, source, &dst);
+	identity_unref(source);
 }
 
 /* Out of descriptors: one is kept back for telling the client instead of leaving it to wait. */
@@ -109,6 +157,15 @@ static void refuse_one(struct tap *tap)
 	w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
+/* It listens no more: a process in the pod with CAP_NET_ADMIN can have a socket of its namespace
+ * destroyed (SOCK_DESTROY). Who looks after the pod makes another.
+ */
+static void bury(struct tap *tap)
+{
+	watch_remove(tap->worker->loop, &tap->watch);
+	atomic_store(&tap->listener->dead, true);
+}
+
 static void on_accept(struct watch *watch, uint32_t events)
 {
 	struct tap *tap = CONTAINER_OF(watch, struct tap, watch);
@@ -130,6 +187,8 @@ static void on_accept(struct watch *watch, uint32_t events)
 			return;
 		} else if (errno == EAGAIN) {
 			return;
+		} else if (errno == EINVAL) {
+			return bury(tap);
 		} /* others concern one connection that was gone before we came */
 	}
 }
@@ -141,15 +200,18 @@ static void on_unref(struct later *l)
 	listener_unref(taps[0].listener);
 }
 
-int listener_new(struct listener **ret, struct identity *source, const int fds[], size_t n,
-		 size_t n_workers)
+int listener_new(struct listener **ret, struct identity *source, const struct origin *origin,
+		 const int fds[], size_t n, size_t n_workers)
 {
 	struct listener *l = calloc(1, sizeof(*l) + n_workers * sizeof(l->of[0]));
 
 	if (!l)
 		return -ENOMEM;
 	atomic_init(&l->refs, 1);
+	atomic_init(&l->dead, false);
 	l->source = identity_ref(source);
+	if (origin)
+		l->origin = *origin;
 	l->n_workers = n_workers;
 	for (size_t i = 0; i < n && l->n_fds < ARRAY_SIZE(l->fds); i++) {
 		if (fds[i] >= 0)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 int snapshot_new(struct snapshot **ret, const struct config *config, struct registry *registry,
-		 struct gateways *gateways)
+		 struct gateways *gateways, struct peers *peers)
 {
 	struct snapshot *s = calloc(1, sizeof(*s));
 
@@ -15,6 +15,7 @@ int snapshot_new(struct snapshot **ret, const struct config *config, struct regi
 	s->config = config_ref(config);
 	s->registry = registry_ref(registry);
 	s->gateways = gateways_ref(gateways);
+	s->peers = peers_ref(peers);
 	*ret = s;
 	return 0;
 }
@@ -32,5 +33,6 @@ void snapshot_unref(struct snapshot *s)
 	config_unref(s->config);
 	registry_unref(s->registry);
 	gateways_unref(s->gateways);
+	peers_unref(s->peers);
 	free(s);
 }

@@ -6,6 +6,7 @@
 
 #include "config.h"
 #include "registry/registry.h"
+#include "proxy/peers.h"
 #include "tunnel/gateways.h"
 
 struct snapshot {
@@ -13,10 +14,11 @@ struct snapshot {
 	const struct config *config;
 	struct registry *registry;
 	struct gateways *gateways; /* empty list for a Gateway */
+	struct peers *peers;       /* of a Gateway's port; NULL: anybody */
 };
 
 /* Takes a reference to each part. One reference, for the caller. -ENOMEM. */
 int snapshot_new(struct snapshot **ret, const struct config *config, struct registry *registry,
-		 struct gateways *gateways);
+		 struct gateways *gateways, struct peers *peers);
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_unref(struct snapshot *s); /* NULL is fine; any thread */
