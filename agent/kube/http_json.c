@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kube/http_json.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#define DIGITS_MAX 18 /* any number of so many digits fits into 64 bits */
+
+/* From the opening quote to behind the closing one, or to the end. */
+static char *blunt_string(char *p, const char *end)
+{
+	for (p++; p < end && *p != '"'; p++) {
+		if (*p != '\\')
+			continue;
+		if (end - p >= 6 && memcmp(p, "\\u0000", 6) == 0)
+			memcpy(p + 2, "fffd", 4);
+		p++;
+	}
+	return p < end ? p + 1 : p;
+}
+
+/* From a digit or sign to behind the number. An integer that is too long to be sure of becomes
+ * "9e99"; what has a fraction or an exponent was a double of the server's, and fits.
+ */
+static char *blunt_number(char *p, const char *end)
+{
+	char *start = p;
+
+	for (p++; p < end && isdigit((unsigned char)*p); p++)
+		;
+	if (p < end && (*p == '.' || *p == 'e' || *p == 'E')) {
+		while (p < end && (isalnum((unsigned char)*p) || memchr(".+-", *p, 3)))
+			p++;
+	} else if (p - start > DIGITS_MAX) {
+		memset(start, ' ', (size_t)(p - start));
+		memcpy(start, "9e99", 4);
+	}
+	return p;
+}
+
+/* From an opening bracket to behind its closing one, or to the end. */
+static char *blunt_nest(char *p, const char *end)
+{
+	char *start = p;
+	size_t depth = 0;
+
+	while (p < end) {
+		char c = *p;
+
+		if (c == '"') {
+			p = blunt_string(p, end);
+			continue;
+		}
+		p++;
+		if (c == '{' || c == '[')
+			depth++;
+		if ((c == '}' || c == ']') && --depth == 0)
+			break;
+	}
+	memset(start, ' ', (size_t)(p - start));
+	*start = '0';
+	return p;
+}
+
+static void blunt(char *p, const char *end)
+{
+	size_t depth = 0;
+
+	while (p < end) {
+		char c = *p;
+
+		if (c == '"') {
+			p = blunt_string(p, end);
+		} else if (isdigit((unsigned char)c) || c == '-') {
+			p = blunt_number(p, end);
+		} else if ((c == '{' || c == '[') && depth == HTTP_JSON_DEPTH) {
+			p = blunt_nest(p, end);
+		} else {
+			depth += c == '{' || c == '[' ? 1 : 0;
+			depth -= (c == '}' || c == ']') && depth > 0 ? 1 : 0;
+			p++;
+		}
+	}
+}
+
+json_t *http_json_read(char *text, size_t len, json_error_t *ret_error)
+{
+	json_t *json = json_loadb(text, len, 0, ret_error);
+
+	if (json)
+		return json;
+	switch (json_error_code(ret_error)) {
+	case json_error_numeric_overflow:
+	case json_error_null_character:
+	case json_error_null_byte_in_key:
+	case json_error_stack_overflow:
+		blunt(text, text + len);
+		return json_loadb(text, len, 0, ret_error);
+	default:
+		return NULL;
+	}
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* JSON as the API server sends it. Whoever may write one object can put into it what the server
+ * takes and jansson refuses - a number beyond 64 bits, a NUL, thousands of brackets - and would
+ * make a list of all objects unreadable. Such pieces are blunted: the number becomes a real one,
+ * the NUL U+FFFD, the brackets 0, so that the object is read, and judged, alone. Pure.
+ */
+#include <jansson.h>
+#include <stddef.h>
+
+#define HTTP_JSON_DEPTH 512 /* of what is left as it is */
+
+/* An object or array; NULL with *ret_error. Changes `text` (of `len` bytes) where it has to. */
+json_t *http_json_read(char *text, size_t len, json_error_t *ret_error);

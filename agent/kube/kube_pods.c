@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kube/kube_own.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/owned.h"
+#include "kube/kube_json.h"
+
+/* ---- telling ---- */
+
+static void tell_pod(struct kube *kube, struct pod_row *row)
+{
+	struct kube_pod pod;
+
+	if (pod_row_tell(row, namespace_is_enforced(&kube->namespaces, pod_row_ns(row)), &pod))
+		kube->hooks.on_pod(kube->hooks.ctx, &pod);
+}
+
+static void tell_end(struct kube *kube, struct pod_row *row)
+{
+	struct kube_pod pod;
+
+	if (pod_row_tell_end(row, namespace_is_enforced(&kube->namespaces, pod_row_ns(row)), &pod))
+		kube->hooks.on_pod(kube->hooks.ctx, &pod);
+}
+
+/* A pod whose namespace the watch has not brought yet would count as not there: it is waited for.
+ */
+static void tell_synced(struct kube *kube)
+{
+	if (kube->told_pods_synced || !kube->pods_synced || !kube->namespaces_synced)
+		return;
+	for (const struct pod_row *row = pod_store_next(&kube->pods, NULL); row;
+	     row = pod_store_next(&kube->pods, row)) {
+		if (!pod_row_is_told(row))
+			return;
+	}
+	kube->told_pods_synced = true;
+	kube->hooks.on_pods_synced(kube->hooks.ctx);
+}
+
+/* ---- namespaces ---- */
+
+static void on_namespace(void *ctx, json_t *object)
+{
+	const char *ns = kube_json_name(object);
+	struct kube *kube = ctx;
+	int r;
+
+	pthread_mutex_lock(&kube->lock);
+	r = namespace_store_put(&kube->namespaces, object);
+	pthread_mutex_unlock(&kube->lock);
+	if (r < 0)
+		log_err(r, "cannot keep namespace '%s': its pods are not known", ns);
+	if (r <= 0)
+		return;
+	kube_saver_touch(kube->saver);
+	for (struct pod_row *row = pod_store_next(&kube->pods, NULL); row;
+	     row = pod_store_next(&kube->pods, row)) {
+		if (strcmp(pod_row_ns(row), ns) == 0)
+			tell_pod(kube, row);
+	}
+	tell_synced(kube);
+}
+
+/* Its pods go one by one, before it does. */
+static void on_namespace_deleted(void *ctx, const char *ns, const char *name)
+{
+	struct kube *kube = ctx;
+
+	(void)ns;
+	pthread_mutex_lock(&kube->lock);
+	namespace_store_remove(&kube->namespaces, name);
+	pthread_mutex_unlock(&kube->lock);
+	kube_saver_touch(kube->saver);
+}
+
+static void on_namespaces_synced(void *ctx)
+{
+	struct kube *kube = ctx;
+
+	if (kube->namespaces_synced)
+		return;
+	pthread_mutex_lock(&kube->lock);
+	namespace_store_remove_unconfirmed(&kube->namespaces);
+	pthread_mutex_unlock(&kube->lock);
+	kube->namespaces_synced = true;
+	tell_synced(kube);
+}
+
+/* ---- pods ---- */
+
+static void forget_pod(struct kube *kube, struct pod_row *row)
+{
+	tell_end(kube, row);
+	pthread_mutex_lock(&kube->lock);
+	pod_store_remove(&kube->pods, row);
+	pthread_mutex_unlock(&kube->lock);
+}
+
+static void on_pod(void *ctx, json_t *object)
+{
+	const char *ns = kube_json_ns(object), *name = kube_json_name(object);
+	struct kube *kube = ctx;
+	struct pod_row *row = pod_store_find(&kube->pods, ns, name);
+	int r;
+
+	/* The same name again, as StatefulSets have it: another pod. */
+	if (row && strcmp(pod_row_uid(row), kube_json_text(kube_json_meta(object), "uid")) != 0)
+		forget_pod(kube, row);
+	pthread_mutex_lock(&kube->lock);
+	r = pod_store_put(&kube->pods, object, &row);
+	pthread_mutex_unlock(&kube->lock);
+	if (r < 0) {
+		log_err(r, "cannot keep pod '%s/%s'", ns, name);
+		return;
+	}
+	tell_pod(kube, row);
+	tell_synced(kube);
+}
+
+static void on_pod_deleted(void *ctx, const char *ns, const char *name)
+{
+	struct kube *kube = ctx;
+	struct pod_row *row = pod_store_find(&kube->pods, ns, name);
+
+	if (row)
+		forget_pod(kube, row);
+	tell_synced(kube);
+}
+
+static void on_pods_synced(void *ctx)
+{
+	struct kube *kube = ctx;
+
+	kube->pods_synced = true;
+	tell_synced(kube);
+}
+
+/* ---- any thread ---- */
+
+int kube_is_enforced(struct kube *kube, const char *ns)
+{
+	int r;
+
+	pthread_mutex_lock(&kube->lock);
+	r = namespace_is_enforced(&kube->namespaces, ns);
+	pthread_mutex_unlock(&kube->lock);
+	return r;
+}
+
+bool kube_service_account(struct kube *kube, const char *ns, const char *name, char ret[static 254])
+{
+	const struct pod_row *row;
+
+	pthread_mutex_lock(&kube->lock);
+	row = pod_store_find(&kube->pods, ns, name);
+	if (row)
+		snprintf(ret, 254, "%s", pod_row_service_account(row));
+	pthread_mutex_unlock(&kube->lock);
+	return row != NULL;
+}
+
+bool kube_pod_uid(struct kube *kube, const char *ns, const char *name,
+		  char ret[static KUBE_UID_MAX])
+{
+	const struct pod_row *row;
+
+	pthread_mutex_lock(&kube->lock);
+	row = pod_store_find(&kube->pods, ns, name);
+	if (row)
+		snprintf(ret, KUBE_UID_MAX, "%s", pod_row_uid(row));
+	pthread_mutex_unlock(&kube->lock);
+	return row != NULL;
+}
+
+/* ---- watches ---- */
+
+static int watch_pods(struct kube *kube, const char *node_name)
+{
+	OWNED_MEM char *selector = NULL;
+	const struct reflector_hooks hooks = {kube, on_pod, on_pod_deleted, on_pods_synced};
+	struct reflector_config config = {
+		.group = "",
+		.versions = (const char *const[]){"v1", NULL},
+		.resource = "pods",
+	};
+
+	if (asprintf(&selector, "spec.nodeName=%s", node_name) < 0) {
+		selector = NULL; /* undefined after a failure */
+		return -ENOMEM;
+	}
+	config.field_selector = selector;
+	return reflector_new(&kube->pod_reflector, kube->client, kube->loop, &config, &hooks);
+}
+
+int kube_pods_open(struct kube *kube, const struct kube_options *options)
+{
+	const struct reflector_hooks hooks = {kube, on_namespace, on_namespace_deleted,
+					      on_namespaces_synced};
+	const struct reflector_config config = {
+		.group = "",
+		.versions = (const char *const[]){"v1", NULL},
+		.resource = "namespaces",
+	};
+	int r;
+
+	if (!options->node_name)
+		return 0;
+	r = reflector_new(&kube->namespace_reflector, kube->client, kube->loop, &config, &hooks);
+	return r < 0 ? r : watch_pods(kube, options->node_name);
+}
+
+void kube_pods_close(struct kube *kube)
+{
+	reflector_free(kube->pod_reflector);
+	reflector_free(kube->namespace_reflector);
+}
