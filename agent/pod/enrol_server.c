@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pod/enrol_server.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <jansson.h>
 #include <limits.h>
@@ -14,7 +15,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/netns.h"
 #include "base/owned.h"
+#include "pod/netns_path.h"
 
 #define CLIENTS_MAX       64
 #define CLIENT_TIMEOUT_MS 10000
@@ -39,6 +42,7 @@ struct enrol_server {
 	struct client *clients;
 	unsigned n_clients;
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	char text[ENROL_MESSAGE_MAX]; /* of the message that is being read */
 };
 
 static void free_json(json_t **j)
@@ -49,7 +53,7 @@ static void free_json(json_t **j)
 /* ---- one message ---- */
 
 struct incoming {
-	char text[ENROL_MESSAGE_MAX];
+	char *text; /* the server's room for ENROL_MESSAGE_MAX bytes */
 	size_t len;
 	int fd; /* -1: none came */
 };
@@ -86,7 +90,7 @@ static int receive(int fd, struct incoming *in)
 		char buf[CMSG_SPACE(sizeof(int) * FDS_MAX)];
 		struct cmsghdr align;
 	} control;
-	struct iovec iov = {in->text, sizeof(in->text)};
+	struct iovec iov = {in->text, ENROL_MESSAGE_MAX};
 	struct msghdr msg = {.msg_iov = &iov,
 			     .msg_iovlen = 1,
 			     .msg_control = control.buf,
@@ -115,9 +119,9 @@ static int receive(int fd, struct incoming *in)
 static bool parse_op(const char *text, enum enrol_op *ret)
 {
 	static const char *const names[] = {
-		[ENROL_OP_ENROLL] = "enroll",
-		[ENROL_OP_UNENROLL] = "unenroll",
-		[ENROL_OP_CHECK] = "check",
+		[ENROL_OP_ENROLL] = "enroll", [ENROL_OP_UNENROLL] = "unenroll",
+		[ENROL_OP_CHECK] = "check",   [ENROL_OP_DELETE] = "delete",
+		[ENROL_OP_GC] = "gc",         [ENROL_OP_STATUS] = "status",
 	};
 	_Static_assert(ARRAY_SIZE(names) == ENROL_OP_N_, "every op has a name");
 
@@ -130,49 +134,146 @@ static bool parse_op(const char *text, enum enrol_op *ret)
 	return false;
 }
 
-/* NULL, or what is wrong. The strings belong to the JSON. */
-static const char *read_request(json_t *json, int fd, struct enrol_request *ret)
+/* What CNI takes for the id of a container or the name of a network; "" is none. */
+static bool is_id(const char *text)
 {
-	const char *op = NULL, *pod = NULL, *sa = "", *netns = "";
-	struct enrol_request q = {.netns_fd = -1};
+	if (strlen(text) > ENROL_ID_MAX || (*text && !isalnum((unsigned char)*text)))
+		return false;
+	for (const char *p = text; *p; p++) {
+		if (!isalnum((unsigned char)*p) && !strchr("_.-", *p))
+			return false;
+	}
+	return true;
+}
 
-	if (json_unpack(json, "{s:s s:s s?s s?s}", "op", &op, "pod", &pod, "service_account", &sa,
-			"netns", &netns) < 0)
+/* NULL, or what is wrong. */
+static const char *read_place(const char *netns, const char *cgroup, int fd,
+			      struct enrol_request *q)
+{
+	if (cgroup[0]) {
+		if (cgroup[0] != '/' || strlen(cgroup) >= PATH_MAX)
+			return "\"cgroup\" must be an absolute path";
+		q->cgroup = cgroup;
+		return NULL;
+	}
+	if (netns[0] && (netns[0] != '/' || strlen(netns) >= PATH_MAX))
+		return "\"netns\" must be an absolute path, or be left out";
+	if (fd < 0)
+		return "send the open network namespace along (SCM_RIGHTS)";
+	q->netns = netns;
+	q->netns_fd = fd;
+	return NULL;
+}
+
+/* NULL, or what is wrong. `room` is for ENROL_CONTAINERS_MAX. */
+static const char *read_containers(json_t *list, const char **room, struct enrol_request *q)
+{
+	size_t i;
+	json_t *one;
+
+	if (!json_is_array(list) || json_array_size(list) > ENROL_CONTAINERS_MAX)
+		return "\"containers\" must be an array of at most 4096 ids";
+	json_array_foreach(list, i, one)
+	{
+		room[i] = json_string_value(one);
+		if (!room[i] || !room[i][0] || !is_id(room[i]))
+			return "\"containers\" holds something that is no container's id";
+	}
+	q->containers = room;
+	q->n_containers = json_array_size(list);
+	return NULL;
+}
+_Static_assert(ENROL_CONTAINERS_MAX == 4096, "the text above says so");
+
+/* NULL, or what is wrong. */
+static const char *read_ids(const struct enrol_request *q)
+{
+	if (!is_id(q->container) || !is_id(q->network) || !is_id(q->uid))
+		return "\"container\", \"network\" and \"uid\" must be of letters, digits, '_', "
+		       "'.' and '-', at most 128";
+	if (q->op == ENROL_OP_DELETE && !q->container[0])
+		return "\"delete\" needs \"container\", the id of the sandbox that goes";
+	return NULL;
+}
+_Static_assert(ENROL_ID_MAX == 128, "the text above says so");
+
+static bool is_about_a_pod(enum enrol_op op)
+{
+	return op == ENROL_OP_ENROLL || op == ENROL_OP_UNENROLL || op == ENROL_OP_CHECK;
+}
+
+/* NULL, or what is wrong. The strings belong to the JSON. */
+static const char *read_request(json_t *json, int fd, const char **room, struct enrol_request *ret)
+{
+	const char *op = NULL, *pod = "", *sa = "", *netns = "", *cgroup = "", *why;
+	struct enrol_request q = {.netns_fd = -1, .netns = "", .cgroup = ""};
+	json_t *containers = NULL;
+
+	q.container = q.network = q.uid = "";
+	if (json_unpack(json, "{s:s s?s s?s s?s s?s s?s s?s s?s s?o}", "op", &op, "pod", &pod,
+			"service_account", &sa, "netns", &netns, "cgroup", &cgroup, "container",
+			&q.container, "network", &q.network, "uid", &q.uid, "containers",
+			&containers) < 0)
 		return "send a JSON object with the strings \"op\" and \"pod\"";
 	if (!parse_op(op, &q.op))
-		return "\"op\" must be enroll, unenroll or check";
-	if (pod_name_parse(pod, &q.pod) < 0)
+		return "\"op\" must be enroll, unenroll or check, or a container runtime's "
+		       "delete, gc or status";
+	if ((pod[0] || is_about_a_pod(q.op)) && pod_name_parse(pod, &q.pod) < 0)
 		return "\"pod\" must be NAMESPACE/NAME as Kubernetes allows them";
 	if (*sa && !pod_subdomain_is_valid(sa))
 		return "\"service_account\" must be a name as Kubernetes allows it";
 	q.service_account = sa;
-	q.netns = "";
-	if (q.op == ENROL_OP_ENROLL) {
-		if (netns[0] != '/' || strlen(netns) >= PATH_MAX)
-			return "\"netns\" must be an absolute path";
-		if (fd < 0)
-			return "send the open network namespace along (SCM_RIGHTS)";
-		q.netns = netns;
-		q.netns_fd = fd;
-	}
-	*ret = q;
+	why = read_ids(&q);
+	if (!why && q.op == ENROL_OP_ENROLL)
+		why = read_place(netns, cgroup, fd, &q);
+	if (!why && q.op == ENROL_OP_GC)
+		why = read_containers(containers, room, &q);
+	if (!why)
+		*ret = q;
+	return why;
+}
+
+/* Who asks from within a container knows no path that leads the agent anywhere. Who asks is no
+ * path either: it ends before its pod does.
+ */
+static const char *find_netns(int netns_fd, int peer_fd, char path[static PATH_MAX])
+{
+	struct ucred peer = {0};
+	socklen_t len = sizeof(peer);
+	dev_t dev;
+	ino_t ino;
+
+	if (netns_identify(netns_fd, &dev, &ino) < 0 ||
+	    getsockopt(peer_fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 ||
+	    netns_path_find(dev, ino, peer.pid, path) < 0)
+		return "the agent finds no path to the namespace that was sent: run it with "
+		       "hostPID, "
+		       "so that it sees the pod's processes, or mount /run/netns into it, "
+		       "propagation HostToContainer";
 	return NULL;
 }
 
-static int do_request(struct enrol_server *server, const struct incoming *in,
+static int do_request(struct enrol_server *server, const struct incoming *in, int peer_fd,
 		      char error[static ENROL_ERROR_MAX])
 {
 	OWNED(free_json)
 	json_t *json = json_loadb(in->text, in->len, JSON_REJECT_DUPLICATES, NULL);
+	const char *why, *containers[ENROL_CONTAINERS_MAX];
 	struct enrol_request request;
-	const char *why;
+	char path[PATH_MAX];
+	int r;
 
-	why = json ? read_request(json, in->fd, &request) : "the request is not JSON";
+	why = json ? read_request(json, in->fd, containers, &request) : "the request is not JSON";
+	if (!why && request.op == ENROL_OP_ENROLL && !request.netns[0] && !request.cgroup[0]) {
+		why = find_netns(request.netns_fd, peer_fd, path);
+		request.netns = path;
+	}
 	if (why) {
 		snprintf(error, ENROL_ERROR_MAX, "%s", why);
 		return -EINVAL;
 	}
-	return server->handle(server->ctx, &request, error);
+	r = server->handle(server->ctx, &request, error);
+	return r == -ENOENT && request.op == ENROL_OP_CHECK ? -ESRCH : r;
 }
 
 /* ---- clients ---- */
@@ -202,6 +303,21 @@ static void on_client_timeout(struct timer *t)
 	drop(CONTAINER_OF(t, struct client, timeout));
 }
 
+/* What an answer says besides its outcome; NULL: nothing. */
+static const char *answer_note(int r, json_t **ret)
+{
+	*ret = r == -ESRCH ? json_false() : json_true();
+	switch (r) {
+	case 1:
+		return "skipped";
+	case -ESRCH:
+		return "enrolled";
+	case -EAGAIN:
+		return "retry";
+	}
+	return NULL;
+}
+
 /* Whoever does not take the answer at once has no use for it. */
 static void answer(int fd, int r, const char *error)
 {
@@ -209,7 +325,11 @@ static void answer(int fd, int r, const char *error)
 	json_t *json = r < 0 ? json_pack("{s:b s:s}", "ok", 0, "error", error)
 			     : json_pack("{s:b}", "ok", 1);
 	OWNED_MEM char *text = NULL;
+	json_t *value;
+	const char *note = answer_note(r, &value);
 
+	if (json && note && json_object_set_new(json, note, value) < 0)
+		return;
 	if (json)
 		text = json_dumps(json, JSON_COMPACT);
 	if (!text || send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
@@ -220,7 +340,7 @@ static void on_client(struct watch *w, uint32_t events)
 {
 	struct client *c = CONTAINER_OF(w, struct client, watch);
 	char error[ENROL_ERROR_MAX] = "";
-	struct incoming in;
+	struct incoming in = {.text = c->server->text};
 	int r;
 
 	(void)events;
@@ -234,7 +354,7 @@ static void on_client(struct watch *w, uint32_t events)
 	if (r <= 0)
 		return drop(c);
 
-	r = do_request(c->server, &in, error);
+	r = do_request(c->server, &in, w->fd, error);
 	owned_close(&in.fd);
 	answer(w->fd, r, error);
 	timer_start(c->server->loop, &c->timeout, CLIENT_TIMEOUT_MS);
@@ -305,9 +425,9 @@ static void on_accept(struct watch *w, uint32_t events)
 	if (!is_root(fd))
 		answer(fd, -EPERM, "only root may enrol pods");
 	else if (server->n_clients >= CLIENTS_MAX)
-		answer(fd, -EBUSY, "too many enrolments at once, try again");
+		answer(fd, -EAGAIN, "too many enrolments at once, try again");
 	else if (client_new(server, &fd) < 0)
-		answer(fd, -ENOMEM, "out of memory, try again");
+		answer(fd, -EAGAIN, "out of memory, try again");
 }
 
 /* ---- the socket ---- */

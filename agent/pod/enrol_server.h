@@ -7,28 +7,41 @@
 #include <stdbool.h>
 
 #include "net/loop.h"
+#include "pod/enrol_limits.h"
 #include "pod/pod_name.h"
 
-#define ENROL_MESSAGE_MAX 4096
-#define ENROL_ERROR_MAX   256
+#define ENROL_ERROR_MAX 256
 
 enum enrol_op {
 	ENROL_OP_ENROLL,
 	ENROL_OP_UNENROLL,
 	ENROL_OP_CHECK,
+	ENROL_OP_DELETE,
+	ENROL_OP_GC,
+	ENROL_OP_STATUS,
 	ENROL_OP_N_,
 };
 
 /* Borrowed for the call of the handler. */
 struct enrol_request {
 	enum enrol_op op;
-	struct pod_name pod;
+	struct pod_name pod;         /* empty where DELETE names none, with GC and STATUS */
 	const char *service_account; /* "" when not given */
-	const char *netns;           /* absolute path; "" unless ENROLL */
+	const char *netns;           /* absolute path, found here where none was sent; "" unless
+					ENROLL */
 	int netns_fd;                /* -1 unless ENROLL */
+	const char *cgroup;      /* ENROLL of a pod on the host's network: absolute path; else "" */
+	const char *container;   /* id of its sandbox, where a container runtime asks; else "" */
+	const char *network;     /* the CNI network that asks; "" when not given */
+	const char *uid;         /* of the pod; "" when not given */
+	const char **containers; /* GC: those that are still there; else NULL */
+	size_t n_containers;
 };
 
-/* Does it, at once. 0, or -errno with a text for the person who asked. */
+/* Does it, at once. 0; 1 when the agent is not to enforce anything on this pod, and nothing was
+ * done; or -errno with a text for the person who asked: -EAGAIN where it cannot decide yet, -ENOENT
+ * from CHECK where it knows of no such pod.
+ */
 typedef int enrol_handler(void *ctx, const struct enrol_request *request,
 			  char error[static ENROL_ERROR_MAX]);
 

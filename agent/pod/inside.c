@@ -202,6 +202,14 @@ int inside_enrol(int netns_fd, const struct redirector *how, const struct plan *
 	return 0;
 }
 
+int inside_close(int netns_fd, const struct redirector *how, const struct plan *plan,
+		 char error[static INSIDE_ERROR_MAX])
+{
+	int r = inside_repair(netns_fd, how, plan, error);
+
+	return r < 0 ? r : 0;
+}
+
 int inside_repair(int netns_fd, const struct redirector *how, const struct plan *plan,
 		  char error[static INSIDE_ERROR_MAX])
 {

@@ -19,6 +19,10 @@
 int inside_enrol(int netns_fd, const struct redirector *how, const struct plan *plan,
 		 int ret_fds[2], uint64_t *ret_cookie, char error[static INSIDE_ERROR_MAX]);
 
+/* Rules only: the pod reaches nothing. */
+int inside_close(int netns_fd, const struct redirector *how, const struct plan *plan,
+		 char error[static INSIDE_ERROR_MAX]);
+
 /* 1: the rules were not as planned and have been put back. 0: they were. -errno. */
 int inside_repair(int netns_fd, const struct redirector *how, const struct plan *plan,
 		  char error[static INSIDE_ERROR_MAX]);

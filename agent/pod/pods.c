@@ -2,87 +2,67 @@
 #include "pod/pods.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/log.h"
 #include "base/netns.h"
 #include "base/owned.h"
-#include "pod/enrol_server.h"
 #include "pod/inside.h"
-#include "pod/state.h"
-#include "redirect/plan.h"
-#include "redirect/redirector.h"
+#include "pod/netns_path.h"
+#include "pod/origins.h"
+#include "pod/pods_own.h"
 
 #define TICK_MS      1000
-#define VERIFY_TICKS 10 /* every pod's rules are looked at once in so many ticks */
+#define SOON_MS      10 /* after the first news: a transaction brings several */
+#define VERIFY_TICKS 10 /* every pod is looked at once in so many ticks */
+#define WAIT_MIN_MS  100
+#define WAIT_MAX_MS  5000 /* between two repairs of a pod that undoes them; its guard holds */
 
-_Static_assert(INSIDE_ERROR_MAX <= ENROL_ERROR_MAX, "its text is the answer");
+/* ---- the list ---- */
 
-struct pod {
-	struct pod *next;
-	struct pod_state state;
-	struct identity *id;
-	void *listener; /* of the proxy; meaningful while `listening` */
-	bool listening;
-	bool failed;  /* the last attempt to put things right */
-	unsigned age; /* ticks since its rules were looked at */
-};
-
-struct pods {
-	struct loop *loop;
-	struct pods_hooks hooks;
-	const struct redirector *how;
-	struct plan plan;
-	char *state_dir; /* <stateDir>/pods */
-	char *trust_domain;
-	char boot_id[STATE_BOOT_ID_MAX];
-	dev_t own_dev; /* the agent's namespace */
-	ino_t own_ino;
-	struct enrol_server *server;
-	struct timer tick;
-	struct later later;
-	struct pod *list;
-	size_t n;
-};
-
-/* The text for whoever asked, and the same in the log, once. Returns r. */
-__attribute__((format(printf, 4, 5))) static int refuse(const struct pod_name *pod, int r,
-							char error[static ENROL_ERROR_MAX],
-							const char *format, ...)
+struct pod *pods_find(const struct pods *pods, const struct pod_name *name)
 {
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(error, ENROL_ERROR_MAX, format, args);
-	va_end(args);
-	log_err(0, "pod '%s/%s': %s", pod->ns, pod->name, error);
-	return r;
+	for (struct pod *p = pods->list; p; p = p->next) {
+		if (!p->ghost && strcmp(p->state.pod.ns, name->ns) == 0 &&
+		    strcmp(p->state.pod.name, name->name) == 0)
+			return p;
+	}
+	return NULL;
 }
 
-/* ---- one pod ---- */
-
-static void stop_listening(struct pods *pods, struct pod *pod)
+struct pod *pods_find_netns(const struct pods *pods, dev_t dev, ino_t ino)
 {
-	if (pod->listening)
-		pods->hooks.unlisten(pods->hooks.ctx, pod->listener);
-	pod->listening = false;
+	for (struct pod *p = pods->list; p; p = p->next) {
+		if (p->state.dev == dev && p->state.ino == ino)
+			return p;
+	}
+	return NULL;
 }
 
-static void pod_free(struct pods *pods, struct pod *pod)
+struct pod *pods_find_ifindex(const struct pods *pods, uint32_t ifindex)
 {
-	stop_listening(pods, pod);
-	identity_unref(pod->id);
-	pod_state_done(&pod->state);
-	free(pod);
+	for (struct pod *p = pods->list; p; p = p->next) {
+		for (size_t i = 0; i < p->state.links.n_links; i++) {
+			if (p->state.links.links[i].ifindex == ifindex)
+				return p;
+		}
+	}
+	return NULL;
 }
 
-/* Takes `state`. */
-static int pod_new(struct pods *pods, struct pod_state *state, struct pod **ret)
+struct pod *pods_find_cgroup(const struct pods *pods, uint64_t id)
+{
+	for (struct pod *p = pods->list; p; p = p->next) {
+		if (p->state.by_cgroup && p->state.ino == id)
+			return p;
+	}
+	return NULL;
+}
+
+int pod_new(struct pods *pods, struct pod_state *state, struct pod **ret)
 {
 	struct pod *pod = calloc(1, sizeof(*pod));
 	int r;
@@ -95,40 +75,37 @@ static int pod_new(struct pods *pods, struct pod_state *state, struct pod **ret)
 		free(pod);
 		return r;
 	}
+	pod->pods = pods;
+	pod->serial = ++pods->serials;
 	pod->state = *state;
 	*state = (struct pod_state){0};
 	*ret = pod;
 	return 0;
 }
 
-static struct pod *find(const struct pods *pods, const struct pod_name *name)
-{
-	for (struct pod *p = pods->list; p; p = p->next) {
-		if (strcmp(p->state.pod.ns, name->ns) == 0 &&
-		    strcmp(p->state.pod.name, name->name) == 0)
-			return p;
-	}
-	return NULL;
-}
-
-static struct pod *find_netns(const struct pods *pods, dev_t dev, ino_t ino)
-{
-	for (struct pod *p = pods->list; p; p = p->next) {
-		if (p->state.dev == dev && p->state.ino == ino)
-			return p;
-	}
-	return NULL;
-}
-
-static void push(struct pods *pods, struct pod *pod)
+void pods_push(struct pods *pods, struct pod *pod)
 {
 	pod->next = pods->list;
 	pods->list = pod;
 	pods->n++;
 }
 
-/* Takes it out of the list and frees it. Its state on disk and its rules are the caller's. */
-static void release(struct pods *pods, struct pod *pod)
+/* Nobody is told who it is any more. */
+static void stop_serving(struct pods *pods, struct pod *pod)
+{
+	if (pod->listening)
+		pods->hooks.unlisten(pods->hooks.ctx, pod->listener);
+	pod->listening = false;
+	if (pods->origins) {
+		origins_remove(pods->origins, pod->id);
+		if (pods->hooks.end && !pods->stopping)
+			pods->hooks.end(pods->hooks.ctx, pod->id);
+	}
+	sentinel_free(pod->sentinel);
+	pod->sentinel = NULL;
+}
+
+void pods_release(struct pods *pods, struct pod *pod)
 {
 	for (struct pod **p = &pods->list; *p; p = &(*p)->next) {
 		if (*p == pod) {
@@ -137,18 +114,27 @@ static void release(struct pods *pods, struct pod *pod)
 			break;
 		}
 	}
-	pod_free(pods, pod);
+	stop_serving(pods, pod);
+	identity_unref(pod->id);
+	pod_state_done(&pod->state);
+	free(pod);
 }
 
-static bool path_leads_to(const char *path, dev_t dev, ino_t ino)
+void pod_become_ghost(struct pods *pods, struct pod *pod)
+{
+	stop_serving(pods, pod);
+	pod->ghost = true;
+	pod->held = false;
+}
+
+bool pod_path_leads_to(const char *path, dev_t dev, ino_t ino)
 {
 	struct stat st;
 
 	return stat(path, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 
-/* For the caller to close; -ESTALE when the path leads elsewhere by now. */
-static int open_netns(const struct pod_state *state)
+int pod_open_netns(const struct pod_state *state)
 {
 	OWNED_FD int fd = netns_open(state->netns);
 	dev_t dev;
@@ -165,272 +151,75 @@ static int open_netns(const struct pod_state *state)
 	return TAKE_FD(fd);
 }
 
-/* The namespace is gone: nothing is left to undo there. Logs. */
-static void forget(struct pods *pods, struct pod *pod, const char *why)
+void pods_forget(struct pods *pods, struct pod *pod, const char *why)
 {
 	struct pod_name name = pod->state.pod;
-	int r = state_remove(pods->state_dir, &name);
+	bool ghost = pod->ghost;
+	/* The file of a ghost may be that of a live pod of its name by now. */
+	int r = ghost && pods_find(pods, &name) ? 0 : state_remove(pods->state_dir, &name);
 
 	if (r < 0)
 		log_warn(r, "cannot remove the state of pod '%s/%s', ignoring", name.ns, name.name);
-	log_info("pod '%s/%s' is forgotten: %s", name.ns, name.name, why);
-	release(pods, pod);
-}
-
-/* ---- enrolling ---- */
-
-/* Rules, then listeners, then the proxy. Logs, and says in `error` what failed. */
-static int capture(struct pods *pods, struct pod *pod, int netns_fd,
-		   char error[static ENROL_ERROR_MAX])
-{
-	char why[INSIDE_ERROR_MAX];
-	int fds[2] = {-1, -1}, r;
-
-	r = inside_enrol(netns_fd, pods->how, &pods->plan, fds, &pod->state.cookie, why);
-	if (r < 0)
-		return refuse(&pod->state.pod, r, error,
-			      "%.150s; rules that are in place stay: it reaches nothing outside",
-			      why);
-	r = pods->hooks.listen(pods->hooks.ctx, pod->id, fds, &pod->listener);
-	if (r < 0)
-		return refuse(&pod->state.pod, r, error,
-			      "the proxy cannot take its listeners: %s; its rules stay: it reaches "
-			      "nothing outside",
-			      strerrordesc_np(-r));
-	pod->listening = true;
-	pod->failed = false;
-	return 0;
-}
-
-static int remember(struct pods *pods, const struct pod *pod, char error[static ENROL_ERROR_MAX])
-{
-	int r = state_write(pods->state_dir, &pod->state);
-
-	if (r < 0)
-		return refuse(&pod->state.pod, r, error,
-			      "cannot write its state to '%.100s': %s; its rules stay: it reaches "
-			      "nothing outside",
-			      pods->state_dir, strerrordesc_np(-r));
-	return 0;
-}
-
-static int enrol_new(struct pods *pods, const struct enrol_request *q, dev_t dev, ino_t ino,
-		     char error[static ENROL_ERROR_MAX])
-{
-	OWNED(pod_state_done)
-	struct pod_state state = {.pod = q->pod,
-				  .dev = dev,
-				  .ino = ino,
-				  .netns = strdup(q->netns),
-				  .enrolled_at = (int64_t)time(NULL)};
-	struct pod *pod = NULL;
-	int r = -ENOMEM;
-
-	snprintf(state.service_account, sizeof(state.service_account), "%s", q->service_account);
-	memcpy(state.boot_id, pods->boot_id, sizeof(state.boot_id));
-	if (state.netns)
-		r = pod_new(pods, &state, &pod);
-	if (r < 0)
-		return refuse(&q->pod, r, error, "%s", strerrordesc_np(-r));
-
-	r = capture(pods, pod, q->netns_fd, error);
-	if (r == 0)
-		r = remember(pods, pod, error);
-	if (r < 0) {
-		pod_free(pods, pod);
-		return r;
-	}
-	push(pods, pod);
-	return 0;
-}
-
-/* It is enrolled already, and still in the same namespace. */
-static int enrol_again(struct pods *pods, struct pod *pod, const struct enrol_request *q,
-		       char error[static ENROL_ERROR_MAX])
-{
-	char why[INSIDE_ERROR_MAX], *netns;
-	int r;
-
-	r = inside_repair(q->netns_fd, pods->how, &pods->plan, why);
-	if (r < 0)
-		return refuse(&q->pod, r, error, "%s", why);
-	if (strcmp(pod->state.netns, q->netns) == 0)
-		return 0;
-	netns = strdup(q->netns);
-	if (!netns)
-		return refuse(&q->pod, -ENOMEM, error, "out of memory, try again");
-	free(pod->state.netns);
-	pod->state.netns = netns;
-	return remember(pods, pod, error);
-}
-
-/* Is this a namespace that may be enrolled under that name? */
-static int judge(struct pods *pods, const struct enrol_request *q, dev_t dev, ino_t ino,
-		 char error[static ENROL_ERROR_MAX])
-{
-	struct pod *other;
-
-	if (dev == pods->own_dev && ino == pods->own_ino)
-		return refuse(&q->pod, -EINVAL, error,
-			      "'%.150s' is the agent's own network namespace: a pod on the host's "
-			      "network cannot be enrolled",
-			      q->netns);
-	if (!path_leads_to(q->netns, dev, ino))
-		return refuse(&q->pod, -ESTALE, error,
-			      "as the agent sees it, '%.100s' is not the namespace that was sent: "
-			      "mount its folder into the agent, propagation HostToContainer",
-			      q->netns);
-	other = find_netns(pods, dev, ino);
-	if (!other || find(pods, &q->pod) == other)
-		return 0;
-	if (!path_leads_to(other->state.netns, dev, ino)) {
-		forget(pods, other, "its network namespace is gone");
-		return 0;
-	}
-	return refuse(&q->pod, -EBUSY, error,
-		      "this network namespace is enrolled as pod '%s/%.100s': unenroll that first",
-		      other->state.pod.ns, other->state.pod.name);
-}
-
-static int enroll(struct pods *pods, const struct enrol_request *q,
-		  char error[static ENROL_ERROR_MAX])
-{
-	struct pod *old;
-	dev_t dev;
-	ino_t ino;
-	int r;
-
-	r = netns_identify(q->netns_fd, &dev, &ino);
-	if (r < 0)
-		return refuse(&q->pod, r, error, "the descriptor is no network namespace");
-	r = judge(pods, q, dev, ino, error);
-	if (r < 0)
-		return r;
-
-	old = find(pods, &q->pod);
-	if (!old)
-		return enrol_new(pods, q, dev, ino, error);
-	if (old->state.dev != dev || old->state.ino != ino) {
-		/* Its sandbox was made anew. The old rules stay: nothing opens by this. */
-		r = enrol_new(pods, q, dev, ino, error);
-		if (r == 0)
-			release(pods, old);
-		return r;
-	}
-	if (old->listening && strcmp(old->state.service_account, q->service_account) == 0)
-		return enrol_again(pods, old, q, error);
-	/* Another identity, or a failed one: its listeners are in the way of the new ones. */
-	forget(pods, old, "it is enrolled anew");
-	return enrol_new(pods, q, dev, ino, error);
-}
-
-/* ---- the other requests ---- */
-
-static int unenroll(struct pods *pods, const struct enrol_request *q,
-		    char error[static ENROL_ERROR_MAX])
-{
-	struct pod *pod = find(pods, &q->pod);
-	char why[INSIDE_ERROR_MAX];
-	OWNED_FD int fd = -1;
-	int r;
-
-	if (!pod)
-		return 0;
-	fd = open_netns(&pod->state);
-	if (fd >= 0) {
-		r = inside_remove(fd, pods->how, why);
-		if (r < 0)
-			return refuse(&q->pod, r, error, "%s", why);
-	}
-	r = state_remove(pods->state_dir, &q->pod);
-	if (r < 0)
-		return refuse(&q->pod, r, error, "cannot remove its state in '%.150s': %s",
-			      pods->state_dir, strerrordesc_np(-r));
-	release(pods, pod);
-	return 0;
-}
-
-static int check(struct pods *pods, const struct enrol_request *q,
-		 char error[static ENROL_ERROR_MAX])
-{
-	const struct pod *pod = find(pods, &q->pod);
-	char why[INSIDE_ERROR_MAX];
-	OWNED_FD int fd = -1;
-	int r;
-
-	if (!pod || !pod->listening)
-		return refuse(&q->pod, -ENOENT, error, "not enrolled: enroll it");
-	fd = open_netns(&pod->state);
-	if (fd < 0)
-		return refuse(&q->pod, fd, error, "its network namespace is gone");
-	r = inside_verify(fd, pods->how, &pods->plan, why);
-	return r < 0 ? refuse(&q->pod, r, error, "%s; enroll it again", why) : 0;
-}
-
-static uint64_t now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
-static int on_request(void *ctx, const struct enrol_request *q, char error[static ENROL_ERROR_MAX])
-{
-	struct pods *pods = ctx;
-	uint64_t start = now_us();
-	int r;
-
-	switch (q->op) {
-	case ENROL_OP_ENROLL:
-		r = enroll(pods, q, error);
-		if (r == 0)
-			log_info("pod '%s/%s' is enrolled ('%s', %llu us)", q->pod.ns, q->pod.name,
-				 q->netns, (unsigned long long)(now_us() - start));
-		return r;
-	case ENROL_OP_UNENROLL:
-		r = unenroll(pods, q, error);
-		if (r == 0)
-			log_info("pod '%s/%s' is not enrolled any more", q->pod.ns, q->pod.name);
-		return r;
-	case ENROL_OP_CHECK:
-		return check(pods, q, error);
-	case ENROL_OP_N_:
-		break;
-	}
-	return -EINVAL;
+	log_info("pod '%s/%s'%s is forgotten: %s", name.ns, name.name,
+		 ghost ? ", its former namespace," : "", why);
+	around_remove(pods, pod);
+	pods_release(pods, pod);
 }
 
 /* ---- from time to time ---- */
 
-static void say_repaired(const struct pod *pod)
+/* Who undoes what is put back has to wait longer and longer for the next time. */
+static void pace(struct pods *pods, struct pod *pod, bool repaired)
 {
-	log_warn(0, "pod '%s/%s': its rules were not as planned and have been put back",
-		 pod->state.pod.ns, pod->state.pod.name);
+	if (repaired)
+		pod->wait_ms = pod->wait_ms ? pod->wait_ms * 2 : WAIT_MIN_MS;
+	else
+		pod->wait_ms /= 2;
+	if (pod->wait_ms > WAIT_MAX_MS)
+		pod->wait_ms = WAIT_MAX_MS;
+	pod->not_before_ms = loop_now_ms(pods->loop) + pod->wait_ms;
 }
 
 /* Puts right what is not. Logs. -errno. */
 static int look_after(struct pods *pods, struct pod *pod)
 {
 	char error[ENROL_ERROR_MAX];
-	OWNED_FD int fd = open_netns(&pod->state);
-	int r = fd;
+	OWNED_FD int fd = -1;
+	int r = 0;
 
-	if (fd < 0) {
+	pod->dirty = false;
+	pod->age = 0;
+	if (!pod->state.by_cgroup)
+		r = fd = pod_open_netns(&pod->state);
+	if (r < 0)
 		log_err(fd, "pod '%s/%s': cannot open '%s'", pod->state.pod.ns, pod->state.pod.name,
 			pod->state.netns);
-	} else if (!pod->listening) {
-		r = capture(pods, pod, fd, error);
-	} else {
-		r = inside_repair(fd, pods->how, &pods->plan, error);
-		if (r < 0)
-			log_err(0, "pod '%s/%s': %s", pod->state.pod.ns, pod->state.pod.name,
-				error);
-		else if (r == 1)
-			say_repaired(pod);
-	}
+	else if (!pod->held)
+		r = hold(pods, pod, fd, error);
+	else if ((r = hold_repair(pods, pod, fd, error)) < 0)
+		log_err(0, "pod '%s/%s': %s", pod->state.pod.ns, pod->state.pod.name, error);
+	pace(pods, pod, r != 0);
 	pod->failed = r < 0;
 	return r < 0 ? r : 0;
+}
+
+/* The process by which its namespace was found has ended; others may be left in it. */
+static bool found_elsewhere(struct pods *pods, struct pod *pod)
+{
+	char path[PATH_MAX], *copy;
+
+	if (pod->state.by_cgroup || strncmp(pod->state.netns, "/proc/", 6) != 0 ||
+	    netns_path_find(pod->state.dev, pod->state.ino, 0, path) < 0)
+		return false;
+	copy = strdup(path);
+	if (!copy)
+		return true; /* it is there: the next tick has another try */
+	free(pod->state.netns);
+	pod->state.netns = copy;
+	if (!pod->ghost && state_write(pods->state_dir, &pod->state) < 0)
+		log_warn(0, "cannot write the state of pod '%s/%s', ignoring", pod->state.pod.ns,
+			 pod->state.pod.name);
+	return true;
 }
 
 static void forget_the_gone(struct pods *pods)
@@ -439,8 +228,12 @@ static void forget_the_gone(struct pods *pods)
 
 	for (struct pod *p = pods->list; p; p = next) {
 		next = p->next;
-		if (!path_leads_to(p->state.netns, p->state.dev, p->state.ino))
-			forget(pods, p, "its network namespace is gone");
+		if (pod_path_leads_to(p->state.netns, p->state.dev, p->state.ino) ||
+		    found_elsewhere(pods, p))
+			continue;
+		pods_forget(pods, p,
+			    p->state.by_cgroup ? "its cgroup is gone"
+					       : "its network namespace is gone");
 	}
 }
 
@@ -451,12 +244,63 @@ static void look_after_some(struct pods *pods)
 
 	for (struct pod *p = pods->list; p; p = p->next) {
 		p->age++;
-		if (p->age < VERIFY_TICKS || left == 0)
+		if (p->listening && pods->hooks.is_alive &&
+		    !pods->hooks.is_alive(pods->hooks.ctx, p->listener))
+			p->dirty = true;
+		if (p->ghost || p->age < VERIFY_TICKS || left == 0)
 			continue;
 		left--;
-		p->age = 0;
 		look_after(pods, p);
 	}
+}
+
+/* Milliseconds until the next one may be looked at; 0: there is none. */
+static uint64_t look_after_dirty(struct pods *pods)
+{
+	uint64_t now = loop_now_ms(pods->loop), next = 0;
+
+	for (struct pod *p = pods->list; p; p = p->next) {
+		if (!p->dirty || p->ghost)
+			continue;
+		if (now >= p->not_before_ms)
+			look_after(pods, p);
+		else if (next == 0 || p->not_before_ms - now < next)
+			next = p->not_before_ms - now;
+	}
+	return next;
+}
+
+static void look_after_node(struct pods *pods)
+{
+	pods->node_dirty = false;
+	pods->node_not_before_ms = loop_now_ms(pods->loop) + WAIT_MIN_MS;
+	around_repair(pods);
+	for (struct pod *p = pods->list; p; p = p->next)
+		p->dirty |= p->held && around_verify(pods, p) < 0;
+}
+
+static void on_soon(struct timer *t)
+{
+	struct pods *pods = CONTAINER_OF(t, struct pods, soon);
+	uint64_t now = loop_now_ms(pods->loop), next;
+
+	if (pods->node_dirty && now >= pods->node_not_before_ms) {
+		forget_the_gone(pods);
+		look_after_node(pods);
+	}
+	next = look_after_dirty(pods);
+	if (pods->wanted_news)
+		wanted_look(pods);
+	if (pods->node_dirty && (next == 0 || next > WAIT_MIN_MS))
+		next = WAIT_MIN_MS;
+	if (next > 0)
+		timer_start(pods->loop, t, next);
+}
+
+void pods_soon(struct pods *pods)
+{
+	if (!timer_is_armed(&pods->soon))
+		timer_start(pods->loop, &pods->soon, SOON_MS);
 }
 
 static void on_tick(struct timer *t)
@@ -465,23 +309,31 @@ static void on_tick(struct timer *t)
 
 	forget_the_gone(pods);
 	look_after_some(pods);
+	look_after_dirty(pods);
+	wanted_look(pods);
+	if (++pods->ticks % VERIFY_TICKS == 0)
+		look_after_node(pods);
 	timer_start(pods->loop, t, TICK_MS);
 }
 
 /* ---- at the start: what the last agent left ---- */
 
-/* NULL, or why this is not the namespace that was written down. */
+/* NULL, or why this is not the place that was written down. */
 static const char *not_the_same(const struct pods *pods, const struct pod_state *state, int fd)
 {
 	uint64_t cookie;
 
+	if (strcmp(state->boot_id, pods->boot_id) != 0)
+		return "the machine was started anew";
+	if (state->by_cgroup)
+		return pod_path_leads_to(state->netns, state->dev, state->ino)
+			       ? NULL
+			       : "its cgroup is gone";
 	if (fd == -ESTALE)
 		return "another network namespace is in its place";
 	if (fd < 0)
 		return "its network namespace is gone";
-	if (strcmp(state->boot_id, pods->boot_id) != 0)
-		return "the machine was started anew";
-	if (inside_cookie(fd, &cookie) < 0 || cookie != state->cookie)
+	if (state->cookie != 0 && (inside_cookie(fd, &cookie) < 0 || cookie != state->cookie))
 		return "another network namespace is in its place";
 	return NULL;
 }
@@ -489,7 +341,7 @@ static const char *not_the_same(const struct pods *pods, const struct pod_state 
 /* Logs. Takes the state. */
 static void adopt(struct pods *pods, struct pod_state *state)
 {
-	OWNED_FD int fd = open_netns(state);
+	OWNED_FD int fd = state->by_cgroup ? -1 : pod_open_netns(state);
 	const char *why = not_the_same(pods, state, fd);
 	char error[ENROL_ERROR_MAX];
 	struct pod *pod;
@@ -501,14 +353,19 @@ static void adopt(struct pods *pods, struct pod_state *state)
 			state->pod.name);
 		return;
 	}
-	push(pods, pod);
+	pods_push(pods, pod);
 	if (why)
-		return forget(pods, pod, why);
+		return pods_forget(pods, pod, why);
 	/* After a failure it stays in the list, and is tried again. */
-	pod->failed = capture(pods, pod, fd, error) < 0;
-	if (!pod->failed)
-		log_info("pod '%s/%s' is enrolled again ('%s')", pod->state.pod.ns,
-			 pod->state.pod.name, pod->state.netns);
+	pod->failed = hold(pods, pod, fd, error) < 0;
+	if (pod->failed)
+		return;
+	log_info("pod '%s/%s' is enrolled again ('%s', %s)", pod->state.pod.ns, pod->state.pod.name,
+		 pod->state.netns, redirect_backend_str(pod->state.backend));
+	r = state_write(pods->state_dir, &pod->state);
+	if (r < 0)
+		log_warn(r, "cannot write the state of pod '%s/%s', ignoring", pod->state.pod.ns,
+			 pod->state.pod.name);
 }
 
 static void on_state_file(void *ctx, const char *path)
@@ -519,14 +376,15 @@ static void on_state_file(void *ctx, const char *path)
 	int r;
 
 	r = state_read(path, &state, &why);
+	pods->strangers |= r < 0;
 	if (r == -EBADMSG)
 		log_err(0,
 			"the state of a pod in '%s' cannot be used (%s), ignoring; its rules "
-			"stay: enroll it again",
+			"and its guard stay: enroll it again",
 			path, why);
 	else if (r < 0)
 		log_err(r, "cannot read the state of a pod in '%s', ignoring", path);
-	else if (find(pods, &state.pod) || find_netns(pods, state.dev, state.ino))
+	else if (pods_find(pods, &state.pod) || pods_find_netns(pods, state.dev, state.ino))
 		log_err(0, "'%s' names a pod or namespace that another file names too, ignoring",
 			path);
 	else
@@ -535,14 +393,27 @@ static void on_state_file(void *ctx, const char *path)
 
 /* ---- all of them ---- */
 
+/* Workers may ask whose a connection is until they have ended, which is before the loop's end. */
 static void run_free(struct later *l)
 {
 	struct pods *pods = CONTAINER_OF(l, struct pods, later);
 
+	hostnet_close(pods->hostnet);
+	origins_free(pods->origins);
 	plan_done(&pods->plan);
 	free(pods->state_dir);
 	free(pods->trust_domain);
 	free(pods);
+}
+
+static void keep_proof(struct pods *pods, const struct pods_proof *proof)
+{
+	if (!proof)
+		return;
+	pods->proves = true;
+	pods->proof = *proof;
+	memcpy(pods->token, proof->token, sizeof(pods->token));
+	pods->proof.token = pods->token;
 }
 
 /* Does not log. */
@@ -556,9 +427,10 @@ static int init(struct pods *pods, struct loop *loop, const struct pods_config *
 
 	pods->loop = loop;
 	pods->hooks = *hooks;
-	pods->how = config->redirector ?: &redirect_nft;
 	pods->tick.on_expire = on_tick;
+	pods->soon.on_expire = on_soon;
 	pods->later.run = run_free;
+	keep_proof(pods, config->proof);
 	pods->trust_domain = strdup(config->trust_domain);
 	if (!pods->trust_domain || asprintf(&pods->state_dir, "%s/pods", config->state_dir) < 0) {
 		pods->state_dir = NULL; /* undefined after a failure */
@@ -577,25 +449,27 @@ static int init(struct pods *pods, struct loop *loop, const struct pods_config *
 }
 
 /* Logs. */
-static int start(struct pods *pods, const char *socket)
+static int start(struct pods *pods, const struct pods_config *config)
 {
+	const char *socket = config->socket;
 	int r;
 
-	r = pods->how->probe();
-	if (r < 0)
-		return log_err(r, "redirect backend '%s' does not work here", pods->how->name);
 	r = state_make_dir(pods->state_dir);
 	if (r < 0)
 		return log_err(r, "cannot make the folder '%s'", pods->state_dir);
 	/* Also what keeps a second agent from these pods. Nobody is served before the loop runs. */
-	r = enrol_server_new(&pods->server, pods->loop, socket, on_request, pods);
+	r = enrol_server_new(&pods->server, pods->loop, socket, pods_on_request, pods);
 	if (r == -EADDRINUSE)
 		return log_err(r, "another agent seems to run: it answers on '%s'", socket);
 	if (r < 0)
 		return log_err(r, "cannot listen on '%s'", socket);
+	r = around_open(pods, config);
+	if (r < 0)
+		return r;
 	r = state_list(pods->state_dir, on_state_file, pods);
 	if (r < 0)
 		return log_err(r, "cannot list the folder '%s'", pods->state_dir);
+	around_settle(pods);
 	timer_start(pods->loop, &pods->tick, TICK_MS);
 	return 0;
 }
@@ -612,13 +486,30 @@ int pods_start(struct pods **ret, struct loop *loop, const struct pods_config *c
 	if (r < 0)
 		log_err(r, "cannot prepare for pods");
 	else
-		r = start(pods, config->socket);
+		r = start(pods, config);
 	if (r < 0) {
 		pods_stop(pods);
 		return r;
 	}
 	*ret = pods;
 	return 0;
+}
+
+static int use_new_plan(struct pods *pods, struct pod *pod)
+{
+	char error[ENROL_ERROR_MAX];
+	OWNED_FD int fd = -1;
+	int r;
+
+	if (pod->ghost || pod->state.by_cgroup || pod->state.backend == REDIRECT_EBPF)
+		return 0;
+	fd = pod_open_netns(&pod->state);
+	r = fd < 0 ? fd : hold_apply(pods, pod, fd, error);
+	pod->failed = r < 0;
+	if (r < 0)
+		log_err(0, "pod '%s/%s' keeps the old cluster networks: %s", pod->state.pod.ns,
+			pod->state.pod.name, fd < 0 ? strerrordesc_np(-fd) : error);
+	return r < 0 ? r : 0;
 }
 
 int pods_set_cluster_cidrs(struct pods *pods, const struct cidr *cidrs, size_t n)
@@ -632,24 +523,36 @@ int pods_set_cluster_cidrs(struct pods *pods, const struct cidr *cidrs, size_t n
 		return log_err(r, "cannot use the new cluster networks, the old ones stay");
 	plan_done(&pods->plan);
 	pods->plan = plan;
+	worst = around_set_cluster(pods);
 	for (struct pod *p = pods->list; p; p = p->next) {
-		char error[INSIDE_ERROR_MAX];
-		OWNED_FD int fd = open_netns(&p->state);
-
-		r = fd < 0 ? fd : inside_repair(fd, pods->how, &pods->plan, error);
-		p->failed = r < 0;
-		if (r >= 0)
-			continue;
-		log_err(0, "pod '%s/%s' keeps the old cluster networks: %s", p->state.pod.ns,
-			p->state.pod.name, fd < 0 ? strerrordesc_np(-fd) : error);
-		worst = r;
+		r = use_new_plan(pods, p);
+		if (r < 0)
+			worst = r;
 	}
 	return worst;
 }
 
 size_t pods_count(const struct pods *pods)
 {
-	return pods->n;
+	size_t n = 0;
+
+	for (const struct pod *p = pods->list; p; p = p->next)
+		n += !p->ghost;
+	return n;
+}
+
+static json_t *pod_json(const struct pods *pods, const struct pod *p)
+{
+	const struct pod_state *s = &p->state;
+
+	return json_pack(
+		"{s:s s:s s:s s:s s:s s:s s:s s:I s:I s:I}", "namespace", s->pod.ns, "pod",
+		s->pod.name, "service_account", p->id->service_account, "netns", s->netns,
+		"backend", redirect_backend_str(s->backend), "guard", around_name(pods, p), "state",
+		p->held && !p->failed ? "enrolled" : "failed", "enrolled_at",
+		(json_int_t)s->enrolled_at, "connections",
+		(json_int_t)atomic_load_explicit(&p->id->connections, memory_order_relaxed),
+		"repairs", (json_int_t)p->repairs);
 }
 
 json_t *pods_print(const struct pods *pods)
@@ -657,16 +560,11 @@ json_t *pods_print(const struct pods *pods)
 	json_t *array = json_array();
 
 	for (const struct pod *p = pods->list; p && array; p = p->next) {
-		const struct pod_state *s = &p->state;
-		json_t *one =
-			json_pack("{s:s s:s s:s s:s s:s s:s s:I s:I}", "namespace", s->pod.ns,
-				  "pod", s->pod.name, "service_account", p->id->service_account,
-				  "netns", s->netns, "backend", pods->how->name, "state",
-				  p->listening && !p->failed ? "enrolled" : "failed", "enrolled_at",
-				  (json_int_t)s->enrolled_at, "connections",
-				  (json_int_t)atomic_load_explicit(&p->id->connections,
-								   memory_order_relaxed));
+		json_t *one;
 
+		if (p->ghost)
+			continue;
+		one = pod_json(pods, p);
 		if (!one || json_array_append_new(array, one) < 0) {
 			json_decref(array);
 			array = NULL;
@@ -679,9 +577,13 @@ void pods_stop(struct pods *pods)
 {
 	if (!pods)
 		return;
+	pods->stopping = true;
 	enrol_server_free(pods->server);
 	timer_stop(pods->loop, &pods->tick);
+	timer_stop(pods->loop, &pods->soon);
 	while (pods->list)
-		release(pods, pods->list);
+		pods_release(pods, pods->list);
+	wanted_free(pods);
+	around_close(pods);
 	loop_later(pods->loop, &pods->later);
 }

@@ -18,6 +18,7 @@
 #define SUFFIX     ".json"
 #define TMP_SUFFIX ".tmp"
 #define HASH_CHARS 32
+#define VERSION    2 /* 1 had neither links nor back end */
 
 static void free_json(json_t **j)
 {
@@ -87,13 +88,44 @@ int state_make_dir(const char *dir)
 
 /* ---- writing ---- */
 
+static json_t *links_json(const struct pod_links *links)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < links->n_links; i++)
+		json_array_append_new(array,
+				      json_pack("{s:s s:I s:s}", "name", links->links[i].name,
+						"ifindex", (json_int_t)links->links[i].ifindex,
+						"kind", links->links[i].kind));
+	return array;
+}
+
+static json_t *addrs_json(const struct pod_links *links)
+{
+	json_t *array = json_array();
+	char text[ADDR_TEXT];
+
+	for (size_t i = 0; i < links->n_addrs; i++)
+		json_array_append_new(array, json_string(addr_print_ip(&links->addrs[i], text)));
+	return array;
+}
+
+static const char *text_or_null(const char *text)
+{
+	return *text ? text : NULL;
+}
+
 static json_t *to_json(const struct pod_state *s)
 {
-	return json_pack("{s:i s:s s:s s:s s:s s:I s:I s:I s:s s:I}", "version", 1, "namespace",
-			 s->pod.ns, "pod", s->pod.name, "service_account", s->service_account,
-			 "netns", s->netns, "dev", (json_int_t)s->dev, "ino", (json_int_t)s->ino,
-			 "cookie", (json_int_t)s->cookie, "boot_id", s->boot_id, "enrolled_at",
-			 (json_int_t)s->enrolled_at);
+	return json_pack("{s:i s:s s:s s:s s:b s:s s:I s:I s:I s:s s:I s:s* s:s* s:s s:o s:o}",
+			 "version", VERSION, "namespace", s->pod.ns, "pod", s->pod.name,
+			 "service_account", s->service_account, "by_cgroup", s->by_cgroup, "netns",
+			 s->netns, "dev", (json_int_t)s->dev, "ino", (json_int_t)s->ino, "cookie",
+			 (json_int_t)s->cookie, "boot_id", s->boot_id, "enrolled_at",
+			 (json_int_t)s->enrolled_at, "container", text_or_null(s->container),
+			 "network", text_or_null(s->network), "backend",
+			 redirect_backend_str(s->backend), "links", links_json(&s->links),
+			 "addresses", addrs_json(&s->links));
 }
 
 static int write_all(int fd, const char *text, size_t n)
@@ -200,14 +232,65 @@ static int read_file(const char *path, char **ret, size_t *ret_len)
 
 /* What the text says, in jansson's types; the strings belong to the JSON. */
 struct raw_state {
-	int version;
+	int version, by_cgroup;
+	json_t *links, *addresses;
+	const char *backend, *container, *network;
 	const char *ns, *pod, *service_account, *netns, *boot_id;
 	json_int_t dev, ino, cookie, enrolled_at;
 };
 
+static bool read_link(json_t *json, struct host_link *ret)
+{
+	const char *name, *kind;
+	json_int_t ifindex;
+
+	if (json_unpack_ex(json, NULL, JSON_STRICT, "{s:s s:I s:s}", "name", &name, "ifindex",
+			   &ifindex, "kind", &kind) < 0)
+		return false;
+	if (strlen(name) >= sizeof(ret->name) || strlen(kind) >= sizeof(ret->kind) || ifindex < 0 ||
+	    ifindex > INT32_MAX)
+		return false;
+	snprintf(ret->name, sizeof(ret->name), "%s", name);
+	snprintf(ret->kind, sizeof(ret->kind), "%s", kind);
+	ret->ifindex = (uint32_t)ifindex;
+	return true;
+}
+
+static bool read_links(const struct raw_state *raw, struct pod_links *ret)
+{
+	size_t n_links = json_array_size(raw->links), n_addrs = json_array_size(raw->addresses);
+
+	if (n_links > HOST_LINK_MAX_LINKS || n_addrs > HOST_LINK_MAX_ADDRS)
+		return false;
+	for (size_t i = 0; i < n_links; i++) {
+		if (!read_link(json_array_get(raw->links, i), &ret->links[i]))
+			return false;
+	}
+	for (size_t i = 0; i < n_addrs; i++) {
+		const char *text = json_string_value(json_array_get(raw->addresses, i));
+
+		if (!text || addr_parse_ip(text, &ret->addrs[i]) < 0)
+			return false;
+	}
+	ret->n_links = n_links;
+	ret->n_addrs = n_addrs;
+	return true;
+}
+
+static bool read_backend(const char *word, enum redirect_backend *ret)
+{
+	for (unsigned i = 0; i < REDIRECT_BACKEND_N_; i++) {
+		if (strcmp(word, redirect_backend_str(i)) == 0) {
+			*ret = i;
+			return true;
+		}
+	}
+	return false;
+}
+
 static const char *fill(const struct raw_state *raw, struct pod_state *s)
 {
-	if (raw->version != 1)
+	if (raw->version != 1 && raw->version != VERSION)
 		return "a version that this agent does not know";
 	if (!pod_label_is_valid(raw->ns) || !pod_subdomain_is_valid(raw->pod))
 		return "no valid pod name";
@@ -217,10 +300,19 @@ static const char *fill(const struct raw_state *raw, struct pod_state *s)
 		return "the namespace's path is not absolute";
 	if (strlen(raw->boot_id) >= sizeof(s->boot_id))
 		return "no valid boot_id";
+	if (strlen(raw->container) > ENROL_ID_MAX || strlen(raw->network) > ENROL_ID_MAX)
+		return "no valid container or network";
+	if (!read_links(raw, &s->links))
+		return "no valid links or addresses";
+	if (!read_backend(raw->backend, &s->backend))
+		return "a back end that this agent does not know";
+	s->by_cgroup = raw->by_cgroup;
 	snprintf(s->pod.ns, sizeof(s->pod.ns), "%s", raw->ns);
 	snprintf(s->pod.name, sizeof(s->pod.name), "%s", raw->pod);
 	snprintf(s->service_account, sizeof(s->service_account), "%s", raw->service_account);
 	snprintf(s->boot_id, sizeof(s->boot_id), "%s", raw->boot_id);
+	snprintf(s->container, sizeof(s->container), "%s", raw->container);
+	snprintf(s->network, sizeof(s->network), "%s", raw->network);
 	s->dev = (dev_t)raw->dev;
 	s->ino = (ino_t)raw->ino;
 	s->cookie = (uint64_t)raw->cookie;
@@ -231,7 +323,7 @@ static const char *fill(const struct raw_state *raw, struct pod_state *s)
 static const char *decode(const char *text, size_t n, struct pod_state *ret)
 {
 	OWNED(free_json) json_t *json = NULL;
-	struct raw_state raw;
+	struct raw_state raw = {.backend = "auto", .container = "", .network = ""};
 	const char *why;
 
 	if (n > STATE_MAX_BYTES)
@@ -239,11 +331,15 @@ static const char *decode(const char *text, size_t n, struct pod_state *ret)
 	json = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
 	if (!json)
 		return "not JSON";
-	if (json_unpack_ex(json, NULL, JSON_STRICT, "{s:i s:s s:s s:s s:s s:I s:I s:I s:s s:I}",
+	if (json_unpack_ex(json, NULL, JSON_STRICT,
+			   "{s:i s:s s:s s:s s:s s:I s:I s:I s:s s:I s?b s?s s?s s?s s?o s?o}",
 			   "version", &raw.version, "namespace", &raw.ns, "pod", &raw.pod,
 			   "service_account", &raw.service_account, "netns", &raw.netns, "dev",
 			   &raw.dev, "ino", &raw.ino, "cookie", &raw.cookie, "boot_id",
-			   &raw.boot_id, "enrolled_at", &raw.enrolled_at) < 0)
+			   &raw.boot_id, "enrolled_at", &raw.enrolled_at, "by_cgroup",
+			   &raw.by_cgroup, "backend", &raw.backend, "container", &raw.container,
+			   "network", &raw.network, "links", &raw.links, "addresses",
+			   &raw.addresses) < 0)
 		return "a field is missing, unknown or of the wrong type";
 	why = fill(&raw, ret);
 	if (why)

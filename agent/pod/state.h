@@ -4,11 +4,15 @@
 /* What is remembered of an enrolled pod between two lives of the agent: one small JSON file each,
  * written whole or not at all. Any thread; does not log.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "guard/host_link.h"
+#include "pod/enrol_limits.h"
 #include "pod/pod_name.h"
+#include "redirect/backend.h"
 
 #define STATE_BOOT_ID_MAX 64
 #define STATE_MAX_BYTES   16384 /* a file longer than that is none of ours */
@@ -16,12 +20,18 @@
 struct pod_state {
 	struct pod_name pod;
 	char service_account[POD_NAME_MAX + 1]; /* "" when unknown */
-	char *netns;                            /* path; owned */
-	dev_t dev;                              /* of the namespace behind it */
+	bool by_cgroup; /* on the host's network: the path is its cgroup's folder */
+	char *netns;    /* path; owned */
+	dev_t dev;      /* of what is behind it */
 	ino_t ino;
 	uint64_t cookie; /* SO_NETNS_COOKIE, never used twice in a boot; 0: unknown */
-	char boot_id[STATE_BOOT_ID_MAX]; /* numbers of namespaces mean nothing in another one */
-	int64_t enrolled_at;             /* seconds since 1970 */
+	char boot_id[STATE_BOOT_ID_MAX];  /* numbers of namespaces mean nothing in another one */
+	int64_t enrolled_at;              /* seconds since 1970 */
+	char container[ENROL_ID_MAX + 1]; /* id of its sandbox; "" unless CNI enrolled it */
+	char network[ENROL_ID_MAX + 1];   /* of CNI; "" likewise */
+	enum redirect_backend backend;    /* that captures it; REDIRECT_AUTO: not known */
+	struct pod_links links;           /* as they were at enrolment: whatever a process in the
+					     pod adds later is not the pod's own */
 };
 
 void pod_state_done(struct pod_state *state); /* all zero is fine */

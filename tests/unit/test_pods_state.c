@@ -103,6 +103,15 @@ static void test_what_is_written_is_read(void **state)
 
 	assert_int_equal(state_write(f->dir, &s), 0);
 	s.enrolled_at++;
+	s.backend = REDIRECT_IPTABLES;
+	strcpy(s.container, "0123abcd");
+	strcpy(s.network, "pods");
+	s.links.n_links = 2;
+	s.links.links[0] = (struct host_link){.name = "eth0", .ifindex = 12, .kind = "veth"};
+	s.links.links[1] = (struct host_link){.name = "net1", .ifindex = 0, .kind = "macvlan"};
+	s.links.n_addrs = 2;
+	assert_int_equal(addr_parse_ip("10.244.1.5", &s.links.addrs[0]), 0);
+	assert_int_equal(addr_parse_ip("fd00::5", &s.links.addrs[1]), 0);
 	assert_int_equal(state_write(f->dir, &s), 0); /* replaces */
 	list(f);
 	assert_int_equal(f->n, 1);
@@ -118,6 +127,16 @@ static void test_what_is_written_is_read(void **state)
 	assert_string_equal(got.boot_id, s.boot_id);
 	assert_true(got.dev == s.dev && got.ino == s.ino && got.cookie == s.cookie);
 	assert_int_equal(got.enrolled_at, s.enrolled_at);
+	assert_int_equal(got.backend, REDIRECT_IPTABLES);
+	assert_string_equal(got.container, "0123abcd");
+	assert_string_equal(got.network, "pods");
+	assert_false(got.by_cgroup);
+	assert_int_equal(got.links.n_links, 2);
+	assert_string_equal(got.links.links[1].name, "net1");
+	assert_string_equal(got.links.links[1].kind, "macvlan");
+	assert_int_equal(got.links.links[0].ifindex, 12);
+	assert_int_equal(got.links.n_addrs, 2);
+	assert_memory_equal(got.links.addrs, s.links.addrs, 2 * sizeof(s.links.addrs[0]));
 	pod_state_done(&got);
 
 	assert_int_equal(state_remove(f->dir, &s.pod), 0);
@@ -188,6 +207,9 @@ static void test_truncated(void **state)
 	"\"service_account\":\"\",\"dev\":4,\"ino\":5,\"cookie\":0,\"boot_id\":\"b\"," \
 	"\"enrolled_at\":1"
 
+#define TWO(MORE) \
+	"{\"version\":2,\"namespace\":\"a\",\"pod\":\"b\",\"netns\":\"/n\"," MORE "," REST "}"
+
 static void test_corrupt(void **state)
 {
 	static const struct {
@@ -195,8 +217,20 @@ static void test_corrupt(void **state)
 		int want;
 	} cases[] = {
 		{"{\"version\":1,\"namespace\":\"a\",\"pod\":\"b\",\"netns\":\"/n\"," REST "}", 0},
-		{"{\"version\":2,\"namespace\":\"a\",\"pod\":\"b\",\"netns\":\"/n\"," REST "}",
+		{"{\"version\":3,\"namespace\":\"a\",\"pod\":\"b\",\"netns\":\"/n\"," REST "}",
 		 -EBADMSG},
+		{TWO("\"backend\":\"ebpf\",\"links\":[],\"addresses\":[\"10.0.0.1\"]"), 0},
+		{TWO("\"backend\":\"tproxy\""), -EBADMSG},
+		{TWO("\"links\":[{\"name\":\"eth0\",\"ifindex\":7,\"kind\":\"veth\"}]"), 0},
+		{TWO("\"links\":[{\"name\":\"eth0\",\"ifindex\":-7,\"kind\":\"veth\"}]"), -EBADMSG},
+		{TWO("\"links\":[{\"name\":\"a-name-of-sixteen\",\"ifindex\":7,\"kind\":\"veth\"}"
+		     "]"),
+		 -EBADMSG},
+		{TWO("\"links\":[{\"name\":\"eth0\"}]"), -EBADMSG},
+		{TWO("\"addresses\":[\"10.0.0.256\"]"), -EBADMSG},
+		{TWO("\"addresses\":[5]"), -EBADMSG},
+		{TWO("\"by_cgroup\":true"), 0},
+		{TWO("\"by_cgroup\":1"), -EBADMSG},
 		{"{\"version\":1,\"namespace\":\"A\",\"pod\":\"b\",\"netns\":\"/n\"," REST "}",
 		 -EBADMSG},
 		{"{\"version\":1,\"namespace\":\"a\",\"pod\":\"../b\",\"netns\":\"/n\"," REST "}",
