@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/* sluice-install: puts sluice-cni onto a node and keeps it there, as a container of the agent's
+ * DaemonSet.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/owned.h"
+#include "install/watch.h"
+
+enum {
+	EXIT_DONE = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+};
+
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+static int watch(struct installer *installer)
+{
+	int r;
+
+	block_signals();
+	installer_end(installer->options); /* of one that was killed */
+	r = watch_node(installer);
+	installer_end(installer->options);
+	if (r < 0)
+		return EXIT_FAILED;
+	log_info("ending; what is installed stays in place");
+	return EXIT_DONE;
+}
+
+static int act(const struct install_options *o)
+{
+	OWNED(installer_done) struct installer installer = {0};
+	enum installed what;
+
+	if (installer_init(&installer, o) < 0)
+		return log_err(0, "the entry cannot be written: use UTF-8 only"), EXIT_FAILED;
+	if (o->mode == INSTALL_WATCH)
+		return watch(&installer);
+	what = installer_run(&installer);
+	return what == INSTALLED || what == INSTALLED_CHANGED ? EXIT_DONE : EXIT_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+	char error[OPTIONS_ERROR_MAX];
+	struct install_options o;
+
+	if (install_options_parse(argc, argv, &o, error) < 0)
+		return log_err(0, "%s", error), EXIT_USAGE;
+	if (o.mode == INSTALL_HELP)
+		return fputs(install_options_help(), stdout) < 0 ? EXIT_FAILED : EXIT_DONE;
+	if (o.mode == INSTALL_REMOVE)
+		return installer_remove(&o) < 0 ? EXIT_FAILED : EXIT_DONE;
+	return act(&o);
+}
