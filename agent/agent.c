@@ -8,10 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/un.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/owned.h"
 #include "gateway/source_ip.h"
+#include "pod/origins.h"
+#include "proxy/refusal.h"
+#include "redirect/plan.h"
 
 #define DRAIN_CHECK_MS 50
 
@@ -20,7 +25,7 @@
 static int publish(struct agent *a)
 {
 	struct snapshot *s;
-	int r = snapshot_new(&s, a->config, a->registry, a->gateways);
+	int r = snapshot_new(&s, a->config, a->registry, a->gateways, a->peers);
 
 	if (r == 0) {
 		r = engine_publish(a->engine, s);
@@ -31,16 +36,20 @@ static int publish(struct agent *a)
 	return r;
 }
 
-static int make_gateways(const struct config *config, const struct gateways *old,
-			 struct gateways **ret)
+/* Where the configuration names no endpoints, the API's. */
+static int make_gateways(const struct agent *a, const struct config *config, struct gateways **ret)
 {
 	struct gateways *gws;
 	int r = gateways_new(&gws, config->n_gateways);
 
 	for (size_t i = 0; r == 0 && i < config->n_gateways; i++) {
 		const struct config_gateway *g = &config->gateways[i];
+		const struct addr *endpoints = g->endpoints;
+		size_t n = g->n_endpoints;
 
-		r = gateways_set(gws, i, g->name, g->endpoints, g->n_endpoints, old);
+		if (n == 0 && a->cluster)
+			n = cluster_endpoints(a->cluster, g->name, &endpoints);
+		r = gateways_set(gws, i, g->name, endpoints, n, a->gateways);
 		if (r < 0)
 			gateways_unref(gws);
 	}
@@ -49,7 +58,43 @@ static int make_gateways(const struct config *config, const struct gateways *old
 	return r;
 }
 
+void agent_gateways_changed(struct agent *a)
+{
+	struct gateways *gws;
+	int r;
+
+	if (!a->engine)
+		return; /* the agent is ending */
+	r = make_gateways(a, a->config, &gws);
+	if (r < 0) {
+		log_err(r, "the old endpoints of gateways stay");
+		return;
+	}
+	gateways_unref(a->gateways);
+	a->gateways = gws;
+	publish(a);
+	if (a->prober)
+		prober_set(a->prober, gws);
+}
+
+void agent_peers_changed(struct agent *a, struct peers *peers)
+{
+	peers_unref(a->peers);
+	a->peers = peers;
+	if (a->engine)
+		publish(a);
+}
+
 /* ---- listeners ---- */
+
+/* Accepted sockets inherit it. */
+static void set_no_delay(const int fds[2])
+{
+	for (int i = 0; i < 2; i++) {
+		if (fds[i] >= 0)
+			setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+	}
+}
 
 static int on_pod_listen(void *ctx, struct identity *id, int fds[2], void **ret)
 {
@@ -57,10 +102,7 @@ static int on_pod_listen(void *ctx, struct identity *id, int fds[2], void **ret)
 	struct listener *l;
 	int r;
 
-	for (int i = 0; i < 2; i++) { /* accepted sockets inherit it */
-		if (fds[i] >= 0)
-			setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-	}
+	set_no_delay(fds);
 	r = engine_listen(a->engine, id, fds, 2, &l);
 	if (r == 0)
 		*ret = l;
@@ -74,19 +116,139 @@ static void on_pod_unlisten(void *ctx, void *listener)
 	engine_unlisten(a->engine, listener, !a->ending);
 }
 
-static int open_pods(struct agent *a)
+static int on_shared_listen(void *ctx, struct origins *origins, int fds[2], void **ret)
 {
-	const struct config *c = a->config;
-	struct pods_config pc = {
+	struct origin origin = {.ctx = origins, .find = origins_find};
+	struct agent *a = ctx;
+	struct listener *l;
+	int r;
+
+	set_no_delay(fds);
+	r = engine_listen_shared(a->engine, &origin, fds, 2, &l);
+	if (r == 0)
+		*ret = l;
+	return r;
+}
+
+static bool on_pod_is_alive(void *ctx, void *listener)
+{
+	(void)ctx;
+	return engine_listener_is_alive(listener);
+}
+
+static void on_pod_end(void *ctx, struct identity *id)
+{
+	struct agent *a = ctx;
+
+	engine_end_source(a->engine, id);
+}
+
+static int64_t realtime_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* What never became a connection has its line and its count all the same. */
+static void on_pod_refused(void *ctx, const struct pods_refusal *refusal)
+{
+	const struct identity *source = refusal->source;
+	struct agent *a = ctx;
+	struct access_record record = {
+		.start_time_us = realtime_us(),
+		.protocol = refusal->protocol,
+		.response_flags = response_flags_of(refusal->reason),
+		.connection_termination_details = refusal->detail,
+		.downstream_remote_address = refusal->src,
+		.downstream_local_address = refusal->dst,
+		.upstream_cluster = "BlackHoleCluster",
+		.reporter = REPORTER_SOURCE,
+		.reason = refusal->reason,
+		.source_namespace = source ? source->ns : NULL,
+		.source_pod = source ? source->pod : NULL,
+		.source_principal = source ? source->principal : NULL,
+	};
+
+	metrics_denied_many(a->metrics, refusal->reason, source ? source->ns : "", refusal->count);
+	if (!refusal->say)
+		return;
+	access_log_write(a->access_log, &record);
+	if (a->cluster)
+		cluster_denied(a->cluster, &record);
+}
+
+static int on_pod_admit(void *ctx, const struct pod_name *pod,
+			char service_account[static POD_NAME_MAX + 1])
+{
+	struct agent *a = ctx;
+
+	return cluster_admit(a->cluster, pod, service_account);
+}
+
+/* A worker's thread. */
+static void on_denied(void *ctx, const struct access_record *record)
+{
+	struct agent *a = ctx;
+
+	cluster_denied(a->cluster, record);
+}
+
+/* What pods.h needs of the configuration. */
+struct pods_settings {
+	struct guard_config guard;
+	struct steer_config steer;
+	struct pods_config pods;
+};
+
+static void make_settings(const struct config *c, struct pods_settings *ret)
+{
+	ret->guard = (struct guard_config){
+		.attach = c->guard.attach,
+		.pin_dir = c->guard.pin_dir,
+		.mark = c->redirect.mark,
+		.capture_port = PLAN_CAPTURE_PORT,
+		.flows_per_pod = c->guard.inbound_flows,
+	};
+	ret->steer = (struct steer_config){
+		.mark = c->redirect.mark,
+		.table = c->redirect.table,
+		.priority = c->redirect.priority,
+	};
+	ret->pods = (struct pods_config){
 		.socket = c->enrol.socket,
 		.state_dir = c->enrol.state_dir,
 		.trust_domain = c->trust_domain,
 		.cluster_cidrs = c->cluster_cidrs,
 		.n_cluster_cidrs = c->n_cluster_cidrs,
+		.backend = c->redirect.backend,
+		.guard = &ret->guard,
+		.guard_required = c->guard.mode == GUARD_REQUIRED,
+		.dhcp = c->guard.dhcp,
+		.steer = &ret->steer,
 	};
-	struct pods_hooks hooks = {.ctx = a, .listen = on_pod_listen, .unlisten = on_pod_unlisten};
+}
 
-	return pods_start(&a->pods, a->loop, &pc, &hooks);
+static int open_pods(struct agent *a)
+{
+	const struct proof *proof = engine_proof(a->engine);
+	struct pods_proof pp = {.v4 = proof->v4, .v6 = proof->v6, .token = proof->token};
+	struct pods_settings settings;
+	struct pods_hooks hooks = {
+		.ctx = a,
+		.listen = on_pod_listen,
+		.listen_shared = on_shared_listen,
+		.is_alive = on_pod_is_alive,
+		.unlisten = on_pod_unlisten,
+		.end = on_pod_end,
+		.refused = on_pod_refused,
+		.admit = a->cluster ? on_pod_admit : NULL,
+	};
+
+	make_settings(a->config, &settings);
+	settings.pods.proof = &pp;
+	return pods_start(&a->pods, a->loop, &settings.pods, &hooks);
 }
 
 /* "0.0.0.0:P" beside "[::]:P": the second must not claim the first's. */
@@ -153,6 +315,8 @@ static void open_listeners(struct agent *a)
 	int r = a->config->role == ROLE_NODE ? open_pods(a) : open_tunnel(a);
 
 	a->open = r == 0;
+	if (a->open && a->cluster)
+		cluster_ready(a->cluster);
 	if (r < 0) {
 		a->result = r;
 		loop_stop(a->loop);
@@ -171,13 +335,16 @@ static void on_news(struct message *m)
 {
 	OWNED_MEM struct news *n = CONTAINER_OF(m, struct news, message);
 	struct agent *a = n->agent;
+	size_t n_hosts = registry_n_hosts(n->registry);
+	bool is_news = !a->open || n_hosts != registry_n_hosts(a->registry);
 
 	registry_unref(a->registry);
 	a->registry = n->registry;
 	if (!a->engine)
 		return; /* the agent is ending */
-	log_info("registry: %zu hosts on %zu ports are in force", registry_n_hosts(a->registry),
-		 registry_n_services(a->registry));
+	if (is_news)
+		log_info("registry: %zu hosts on %zu ports are in force", n_hosts,
+			 registry_n_services(a->registry));
 	if (publish(a) == 0 && !a->open && !a->draining)
 		open_listeners(a);
 }
@@ -210,7 +377,7 @@ static void reload(struct agent *a)
 		log_warn(0, "'%s' is not in order: the settings in force stay", a->config->path);
 		return;
 	}
-	if (config->role != a->config->role || make_gateways(config, a->gateways, &gws) < 0) {
+	if (config->role != a->config->role || make_gateways(a, config, &gws) < 0) {
 		log_warn(0, "'%s': the role cannot change while the agent runs: restart it",
 			 a->config->path);
 		config_unref(config);
@@ -317,23 +484,17 @@ static int check_source_ips(const struct config *c)
 	return 0;
 }
 
-static int check_built_in(const struct config *c)
-{
-	if (c->role == ROLE_NODE && c->backend != REDIRECT_AUTO && c->backend != REDIRECT_NFTABLES)
-		return log_err(0, "redirect.backend: this agent knows 'auto' and 'nftables' only"),
-		       -EOPNOTSUPP;
-	return 0;
-}
-
 static int start_engine(struct agent *a)
 {
 	struct observers observers = {
 		.reporter = a->config->role == ROLE_NODE ? REPORTER_SOURCE : REPORTER_DESTINATION,
 		.log = a->access_log,
 		.metrics = a->metrics,
+		.denied = a->cluster && a->config->role == ROLE_NODE ? on_denied : NULL,
+		.ctx = a,
 	};
 	struct snapshot *s;
-	int r = snapshot_new(&s, a->config, a->registry, a->gateways);
+	int r = snapshot_new(&s, a->config, a->registry, a->gateways, a->peers);
 
 	if (r < 0)
 		return log_err(r, "cannot start");
@@ -366,16 +527,41 @@ static int open_observers(struct agent *a)
 	return r < 0 ? log_err(r, "cannot start") : 0;
 }
 
+static int start_source(struct agent *a)
+{
+	const struct config *c = a->config;
+	struct source_feed feed;
+
+	if (a->cluster)
+		feed = cluster_feed(a->cluster);
+	return source_start(&a->source, c->registry_files, c->n_registry_files,
+			    a->cluster ? &feed : NULL, on_registry, a);
+}
+
+/* Nobody may speak to the gateway's port before the API has said who is a node. */
+static int open_cluster(struct agent *a)
+{
+	int r;
+
+	if (!a->config->kubernetes.enabled)
+		return 0;
+	r = cluster_new(&a->cluster, a);
+	if (r == 0 && a->config->tunnel.nodes_only)
+		r = peers_new(&a->peers, NULL, 0);
+	return r < 0 ? log_err(r, "cannot start") : 0;
+}
+
 static int start(struct agent *a)
 {
 	const struct config *c = a->config;
-	int r;
+	int r = 0;
 
-	r = check_built_in(c);
-	if (r == 0 && c->role == ROLE_GATEWAY)
+	if (c->role == ROLE_GATEWAY)
 		r = check_source_ips(c);
 	if (r == 0)
 		r = open_observers(a);
+	if (r == 0)
+		r = open_cluster(a);
 	if (r < 0)
 		return r;
 
@@ -385,7 +571,7 @@ static int start(struct agent *a)
 	if (r == 0)
 		r = registry_new(&a->registry, NULL, 0, NULL, NULL);
 	if (r == 0)
-		r = make_gateways(c, NULL, &a->gateways);
+		r = make_gateways(a, c, &a->gateways);
 	if (r < 0)
 		return log_err(r, "cannot start");
 
@@ -396,7 +582,7 @@ static int start(struct agent *a)
 		r = routes_open(a);
 	if (r < 0)
 		return r;
-	r = source_start(&a->source, c->registry_files, c->n_registry_files, on_registry, a);
+	r = start_source(a);
 	return r < 0 ? log_err(r, "cannot watch the registry's files") : 0;
 }
 
@@ -405,14 +591,16 @@ static void stop(struct agent *a)
 {
 	a->ending = true;
 	source_stop(a->source);
-	pods_stop(a->pods);
+	pods_stop(TAKE_PTR(a->pods));
 	while (a->n_tunnel > 0)
 		engine_unlisten(a->engine, a->tunnel[--a->n_tunnel], false);
-	prober_free(a->prober);
+	prober_free(TAKE_PTR(a->prober));
 	engine_stop(TAKE_PTR(a->engine));
 	admin_free(a->admin);
 	watch_close(&a->signals);
 	loop_free(a->loop);
+	cluster_free(a->cluster);
+	peers_unref(a->peers);
 	gateways_unref(a->gateways);
 	registry_unref(a->registry);
 	access_log_close(a->access_log);
@@ -431,5 +619,33 @@ int agent_run(const struct config *config)
 	if (r == 0)
 		r = a.result;
 	stop(&a);
+	return r;
+}
+
+/* Somebody answers on the enrolment socket. */
+static bool agent_runs(const char *socket_path)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	OWNED_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || strlen(socket_path) >= sizeof(sa.sun_path))
+		return false;
+	strcpy(sa.sun_path, socket_path);
+	return connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno == EAGAIN;
+}
+
+int agent_uninstall(const struct config *config)
+{
+	struct pods_settings settings;
+	int r;
+
+	if (agent_runs(config->enrol.socket))
+		return log_err(-EBUSY, "an agent runs (it answers on '%s'): stop it first",
+			       config->enrol.socket);
+	make_settings(config, &settings);
+	r = pods_uninstall(&settings.pods);
+	if (r == 0)
+		log_info("nothing of sluice is in force on this node any more");
+	config_unref(config);
 	return r;
 }

@@ -5,6 +5,7 @@
 #include "admin/access_log.h"
 #include "admin/admin.h"
 #include "admin/metrics.h"
+#include "cluster.h"
 #include "config.h"
 #include "pod/pods.h"
 #include "proxy/engine.h"
@@ -20,6 +21,8 @@ struct agent {
 	struct metrics *metrics;
 	struct registry *registry; /* empty until the first load */
 	struct gateways *gateways;
+	struct peers *peers;     /* Gateway, tunnel.nodesOnly: nobody until nodes are known */
+	struct cluster *cluster; /* NULL without registry.kubernetes */
 	struct engine *engine;
 	struct source *source;
 	struct prober *prober;
@@ -38,6 +41,17 @@ struct agent {
 
 /* Runs until SIGTERM or SIGINT. Takes the reference to `config`. Logs. 0 or -errno. */
 int agent_run(const struct config *config);
+
+/* For a node where no agent runs any more: takes away what it left in force, so that pods are as
+ * they were before. Logs. -EBUSY when one runs, -errno.
+ */
+int agent_uninstall(const struct config *config);
+
+/* For cluster.c: what the API says has changed. Control thread; also while the agent ends. Takes
+ * the reference to `peers`.
+ */
+void agent_gateways_changed(struct agent *a);
+void agent_peers_changed(struct agent *a, struct peers *peers);
 
 /* Starts the servers for people and scrapers (agent/routes.c). Logs. -errno. */
 int routes_open(struct agent *a);

@@ -67,6 +67,22 @@ static void read_backend(const struct field *f, void *out)
 		*(enum redirect_backend *)out = n;
 }
 
+static void read_guard_mode(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (field_enum(f, guard_modes, ARRAY_SIZE(guard_modes), &n))
+		*(enum guard_mode *)out = n;
+}
+
+static void read_guard_attach(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (field_enum(f, guard_attaches, ARRAY_SIZE(guard_attaches), &n))
+		*(enum guard_attach *)out = n;
+}
+
 static void read_encoding(const struct field *f, void *out)
 {
 	unsigned n;
@@ -196,6 +212,37 @@ static void read_hello_bytes(const struct field *f, void *out)
 		*(uint32_t *)out = (uint32_t)n;
 }
 
+static void read_u32(const struct field *f, uint64_t min, uint64_t max, void *out)
+{
+	uint64_t n;
+
+	if (field_number(f, min, max, &n))
+		*(uint32_t *)out = (uint32_t)n;
+}
+
+static void read_mark(const struct field *f, void *out)
+{
+	read_u32(f, 1, UINT32_MAX, out);
+}
+
+/* 0 is no table; 253 to 255 are the kernel's own. */
+static void read_table(const struct field *f, void *out)
+{
+	read_u32(f, 256, UINT32_MAX, out);
+}
+
+/* The kernel's own rules are at 0, 32766 and 32767; whatever sends packets elsewhere comes later.
+ */
+static void read_priority(const struct field *f, void *out)
+{
+	read_u32(f, 1, 32765, out);
+}
+
+static void read_inbound_flows(const struct field *f, void *out)
+{
+	read_u32(f, GUARD_FLOW_WAYS, GUARD_FLOW_WAYS * GUARD_MAX_BUCKETS, out);
+}
+
 static void read_workers(const struct field *f, void *out)
 {
 	uint64_t n;
@@ -237,28 +284,11 @@ static void read_registry_files(const struct field *f, void *out)
 			   &c->n_registry_files);
 }
 
-static void read_kubernetes_enabled(const struct field *f, void *out)
-{
-	bool enabled = false;
-
-	(void)out;
-	field_bool(f, &enabled);
-	if (enabled)
-		field_error(f, "must be false: this version reads its registry from files only, "
-			       "see registry.files");
-}
-
-static void read_kubeconfig(const struct field *f, void *out)
-{
-	(void)out;
-	field_is(f, TREE_STRING);
-}
-
 static void read_kubernetes(const struct field *f, void *out)
 {
 	static const struct field_rule rules[] = {
-		{"enabled", read_kubernetes_enabled, 0},
-		{"kubeconfig", read_kubeconfig, 0},
+		{"enabled", field_bool, AT(kubernetes.enabled)},
+		{"kubeconfig", field_string, AT(kubernetes.kubeconfig)},
 	};
 
 	field_map(f, rules, ARRAY_SIZE(rules), out);
@@ -288,16 +318,28 @@ static void read_gateway(const struct field *f, void *out)
 		{"endpoints", read_gateway_endpoints, 0},
 	};
 	struct config_gateway *g = out;
-	struct field name = field_get(f, "name"), endpoints = field_get(f, "endpoints");
+	struct field name = field_get(f, "name");
 
 	field_map(f, rules, ARRAY_SIZE(rules), g);
-	if (f->node->kind != TREE_MAP)
-		return;
-	if (!field_is_set(&name))
+	if (f->node->kind == TREE_MAP && !field_is_set(&name))
 		field_error(&name, "is missing: give the gateway a name");
-	if (!field_is_set(&endpoints) || endpoints.node->n == 0)
-		field_error(&endpoints, "is missing: give at least one address like "
-					"192.0.2.10:15443");
+}
+
+/* Where the API is asked, a gateway may be the name of its Service alone. */
+static void check_endpoints(const struct field *top, const struct config *c)
+{
+	struct field list = field_get(top, "gateways");
+
+	for (struct field item = field_first(&list); item.node && item.index < c->n_gateways;
+	     field_next(&item)) {
+		struct field endpoints = field_get(&item, "endpoints");
+
+		if (item.node->kind == TREE_MAP && c->gateways[item.index].n_endpoints == 0 &&
+		    !c->kubernetes.enabled)
+			field_error(&endpoints,
+				    "is missing: give at least one address like 192.0.2.10:15443, "
+				    "or set registry.kubernetes.enabled");
+	}
 }
 
 static void read_gateways(const struct field *f, void *out)
@@ -338,6 +380,7 @@ static void read_tunnel(const struct field *f, void *out)
 		{"certificate", field_text, AT(tunnel.certificate)},
 		{"privateKey", field_text, AT(tunnel.private_key)},
 		{"trustBundle", field_text, AT(tunnel.trust_bundle)},
+		{"nodesOnly", field_bool, AT(tunnel.nodes_only)},
 	};
 
 	field_map(f, rules, ARRAY_SIZE(rules), out);
@@ -378,9 +421,56 @@ static void read_egress(const struct field *f, void *out)
 
 static void read_redirect(const struct field *f, void *out)
 {
-	static const struct field_rule rules[] = {{"backend", read_backend, AT(backend)}};
+	static const struct field_rule rules[] = {
+		{"backend", read_backend, AT(redirect.backend)},
+		{"mark", read_mark, AT(redirect.mark)},
+		{"routeTable", read_table, AT(redirect.table)},
+		{"rulePriority", read_priority, AT(redirect.priority)},
+	};
 
 	field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+/* A map, or only the mode. */
+static void read_guard(const struct field *f, void *out)
+{
+	static const struct field_rule rules[] = {
+		{"mode", read_guard_mode, AT(guard.mode)},
+		{"attach", read_guard_attach, AT(guard.attach)},
+		{"pinDir", field_text, AT(guard.pin_dir)},
+		{"inboundFlows", read_inbound_flows, AT(guard.inbound_flows)},
+		{"dhcp", field_bool, AT(guard.dhcp)},
+	};
+	struct config *c = out;
+
+	if (f->node->kind == TREE_STRING)
+		read_guard_mode(f, &c->guard.mode);
+	else
+		field_map(f, rules, ARRAY_SIZE(rules), out);
+}
+
+static void read_enrol_mode(const struct field *f, void *out)
+{
+	unsigned n;
+
+	if (field_enum(f, enrol_modes, ARRAY_SIZE(enrol_modes), &n))
+		*(enum enrol_mode *)out = n;
+}
+
+static void read_label(const struct field *f, void *out)
+{
+	field_text(f, out);
+	if (f->node->kind == TREE_STRING && f->node->text[0] &&
+	    (!hostname_is_subdomain(f->node->text) || strchr(f->node->text, '.')))
+		field_error(f, "'%.80s' is no name of a namespace", f->node->text);
+}
+
+static void read_excluded(const struct field *f, void *out)
+{
+	struct config *c = out;
+
+	field_list(f, read_label, sizeof(char *), (void **)&c->enrol.excluded,
+		   &c->enrol.n_excluded);
 }
 
 static void read_enrol(const struct field *f, void *out)
@@ -388,6 +478,9 @@ static void read_enrol(const struct field *f, void *out)
 	static const struct field_rule rules[] = {
 		{"socket", field_text, AT(enrol.socket)},
 		{"stateDir", field_text, AT(enrol.state_dir)},
+		{"mode", read_enrol_mode, AT(enrol.mode)},
+		{"excludedNamespaces", read_excluded, 0},
+		{"startupTaint", field_bool, AT(enrol.startup_taint)},
 	};
 
 	field_map(f, rules, ARRAY_SIZE(rules), out);
@@ -462,10 +555,20 @@ static void set_defaults(struct config *c)
 		{.port = 15443},
 	};
 
+	static const char *const excluded[] = {"kube-system", "sluice-system"};
+
 	*c = (struct config){
 		.trust_domain = "cluster.local",
 		.tunnel = {.handoff = true, .listen = listen, .n_listen = ARRAY_SIZE(listen)},
-		.enrol = {.socket = "/run/sluice/agent.sock", .state_dir = "/var/lib/sluice"},
+		.redirect = {.mark = 16, .table = 15001, .priority = 90},
+		.guard = {.pin_dir = "/sys/fs/bpf/sluice", .inbound_flows = 2048},
+		.enrol =
+			{
+				.socket = "/run/sluice/agent.sock",
+				.state_dir = "/var/lib/sluice",
+				.excluded = excluded,
+				.n_excluded = ARRAY_SIZE(excluded),
+			},
 		.limits =
 			{
 				.hello_bytes = 65536,
@@ -501,6 +604,7 @@ static void check_node(const struct field *top, const struct config *c)
 	if (c->n_gateways == 0)
 		field_error(&gateways, "is missing: a Node needs at least one gateway to send "
 				       "what it allows to");
+	check_endpoints(top, c);
 	if (c->n_cluster_cidrs == 0)
 		field_warn(&cidrs, "is missing: pods will not reach the cluster's own networks");
 }
@@ -520,6 +624,7 @@ static void read_top(const struct field *top, struct config *c)
 		{"tunnel", read_tunnel, 0},
 		{"egress", read_egress, 0},
 		{"redirect", read_redirect, 0},
+		{"guard", read_guard, 0},
 		{"enrol", read_enrol, 0},
 		{"workers", read_workers, AT(workers)},
 		{"limits", read_limits, 0},
@@ -527,14 +632,19 @@ static void read_top(const struct field *top, struct config *c)
 		{"accessLog", read_access_log, 0},
 	};
 	struct field role = field_get(top, "role"), registry = field_get(top, "registry");
+	struct field tunnel = field_get(top, "tunnel"),
+		     nodes_only = field_get(&tunnel, "nodesOnly");
 
 	field_map(top, rules, ARRAY_SIZE(rules), c);
 	if (top->node->kind != TREE_MAP)
 		return;
 	check_word(top, "apiVersion", CONFIG_API_VERSION);
 	check_word(top, "kind", "AgentConfig");
-	if (c->n_registry_files == 0)
+	if (c->n_registry_files == 0 && !c->kubernetes.enabled)
 		field_warn(&registry, "names no files: nothing is registered");
+	if (c->tunnel.nodes_only && !c->kubernetes.enabled)
+		field_error(&nodes_only, "needs the API, which knows the nodes' addresses: set "
+					 "registry.kubernetes.enabled");
 	if (!field_is_set(&role))
 		field_error(&role, "is missing: write role: Node or role: Gateway");
 	else if (c->role == ROLE_NODE)
@@ -567,9 +677,11 @@ static void settle_paths(const struct field *top, const char *folder, struct con
 
 	for (size_t i = 0; i < c->n_registry_files; i++)
 		make_absolute(top, folder, &files[i]);
+	make_absolute(top, folder, &c->kubernetes.kubeconfig);
 	make_absolute(top, folder, &c->tunnel.certificate);
 	make_absolute(top, folder, &c->tunnel.private_key);
 	make_absolute(top, folder, &c->tunnel.trust_bundle);
+	make_absolute(top, folder, &c->guard.pin_dir);
 	make_absolute(top, folder, &c->enrol.socket);
 	make_absolute(top, folder, &c->enrol.state_dir);
 	make_absolute(top, folder, &c->admin.socket);
@@ -581,7 +693,10 @@ static void settle_paths(const struct field *top, const char *folder, struct con
 static void settle_node_name(const struct field *top, struct config *c)
 {
 	char name[HOST_NAME_MAX + 1] = "";
+	const char *given = getenv("NODE_NAME");
 
+	if (!c->node_name && given && *given)
+		c->node_name = field_keep(top, given);
 	if (c->node_name)
 		return;
 	if (gethostname(name, sizeof(name) - 1) < 0 || name[0] == '\0') {

@@ -9,6 +9,9 @@
 #include <stdint.h>
 
 #include "base/addr.h"
+#include "guard/guard.h"
+#include "kube/kube.h"
+#include "redirect/backend.h"
 #include "registry/decide.h"
 
 enum role {
@@ -21,11 +24,9 @@ enum tunnel_mode {
 	TUNNEL_MUTUAL, /* known, and refused until it is built */
 };
 
-enum redirect_backend {
-	REDIRECT_AUTO,
-	REDIRECT_EBPF,
-	REDIRECT_NFTABLES,
-	REDIRECT_IPTABLES,
+enum guard_mode {
+	GUARD_REQUIRED,
+	GUARD_OPTIONAL, /* a pod that no guard can be put around is enrolled all the same */
 };
 
 enum log_encoding {
@@ -36,13 +37,13 @@ enum log_encoding {
 struct config_gateway {
 	const char *name;
 	const struct addr *endpoints;
-	size_t n_endpoints; /* 1 or more */
+	size_t n_endpoints; /* 0: those of the Service of that name, from the Kubernetes API */
 };
 
 struct config {
 	const char *path; /* the file it came from */
 	enum role role;
-	const char *node_name;    /* default: the host's name */
+	const char *node_name;    /* default: the environment's NODE_NAME, else the host's name */
 	const char *trust_domain; /* cluster.local */
 	const struct cidr *cluster_cidrs;
 	size_t n_cluster_cidrs;
@@ -50,6 +51,11 @@ struct config {
 
 	const char *const *registry_files; /* absolute: resolved against the folder of `path` */
 	size_t n_registry_files;
+
+	struct {
+		bool enabled;
+		const char *kubeconfig; /* absolute; NULL or "": in the cluster */
+	} kubernetes;                   /* registry.kubernetes */
 
 	const struct config_gateway *gateways; /* Node: 1 or more */
 	size_t n_gateways;
@@ -60,6 +66,7 @@ struct config {
 		const struct addr *listen; /* Gateway: 0.0.0.0:15443 and [::]:15443 by default */
 		size_t n_listen;
 		const char *certificate, *private_key, *trust_bundle; /* absolute or NULL */
+		bool nodes_only; /* nodesOnly, Gateway: who is no node of the cluster is refused */
 	} tunnel;
 
 	struct {
@@ -71,10 +78,28 @@ struct config {
 		size_t n_allowed_private_cidrs;
 	} egress;
 
-	enum redirect_backend backend;
+	struct {
+		enum redirect_backend backend;
+		uint32_t mark;     /* 16: of steered packets; a rule of the node matches it */
+		uint32_t table;    /* routeTable, 15001: the node's routing table for them */
+		uint32_t priority; /* rulePriority, 90: of that rule */
+	} redirect;
+	struct {
+		enum guard_mode mode;     /* also `guard: optional` */
+		enum guard_attach attach; /* auto */
+		const char *pin_dir;      /* pinDir, /sys/fs/bpf/sluice: in a bpffs */
+		uint32_t inbound_flows;   /* inboundFlows, 2048: of one pod, from outside the
+					     cluster, at once */
+		bool dhcp;                /* pods may ask for an address */
+	} guard;
 	struct {
 		const char *socket;    /* /run/sluice/agent.sock */
 		const char *state_dir; /* /var/lib/sluice */
+		/* With Kubernetes, of pods that the CNI plugin or the API brings: */
+		enum enrol_mode mode;        /* labelled */
+		const char *const *excluded; /* excludedNamespaces: kube-system, sluice-system */
+		size_t n_excluded;
+		bool startup_taint; /* startupTaint: take sluice.io/agent-not-ready off the node */
 	} enrol;
 
 	unsigned workers; /* 0: one per CPU */

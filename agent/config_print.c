@@ -65,11 +65,11 @@ static json_t *from_gateways(const struct config *c)
 
 static json_t *from_tunnel(const struct config *c)
 {
-	return json_pack("{s:s, s:b, s:o, s:s*, s:s*, s:s*}", "mode", tunnel_modes[c->tunnel.mode],
-			 "handoff", c->tunnel.handoff, "listen",
+	return json_pack("{s:s, s:b, s:o, s:s*, s:s*, s:s*, s:b}", "mode",
+			 tunnel_modes[c->tunnel.mode], "handoff", c->tunnel.handoff, "listen",
 			 from_addrs(c->tunnel.listen, c->tunnel.n_listen), "certificate",
 			 c->tunnel.certificate, "privateKey", c->tunnel.private_key, "trustBundle",
-			 c->tunnel.trust_bundle);
+			 c->tunnel.trust_bundle, "nodesOnly", c->tunnel.nodes_only);
 }
 
 static json_t *from_egress(const struct config *c)
@@ -79,6 +79,34 @@ static json_t *from_egress(const struct config *c)
 		from_addrs(c->egress.source_ips, c->egress.n_source_ips), "resolvers",
 		from_addrs(c->egress.resolvers, c->egress.n_resolvers), "allowedPrivateCIDRs",
 		from_cidrs(c->egress.allowed_private_cidrs, c->egress.n_allowed_private_cidrs));
+}
+
+static json_t *from_kubernetes(const struct config *c)
+{
+	return json_pack("{s:b, s:s}", "enabled", c->kubernetes.enabled, "kubeconfig",
+			 c->kubernetes.kubeconfig ? c->kubernetes.kubeconfig : "");
+}
+
+static json_t *from_enrol(const struct config *c)
+{
+	return json_pack("{s:s, s:s, s:s, s:o, s:b}", "socket", c->enrol.socket, "stateDir",
+			 c->enrol.state_dir, "mode", enrol_modes[c->enrol.mode],
+			 "excludedNamespaces", from_strings(c->enrol.excluded, c->enrol.n_excluded),
+			 "startupTaint", c->enrol.startup_taint);
+}
+
+static json_t *from_redirect(const struct config *c)
+{
+	return json_pack("{s:s, s:I, s:I, s:I}", "backend", backends[c->redirect.backend], "mark",
+			 (json_int_t)c->redirect.mark, "routeTable", (json_int_t)c->redirect.table,
+			 "rulePriority", (json_int_t)c->redirect.priority);
+}
+
+static json_t *from_guard(const struct config *c)
+{
+	return json_pack("{s:s, s:s, s:s, s:I, s:b}", "mode", guard_modes[c->guard.mode], "attach",
+			 guard_attaches[c->guard.attach], "pinDir", c->guard.pin_dir,
+			 "inboundFlows", (json_int_t)c->guard.inbound_flows, "dhcp", c->guard.dhcp);
 }
 
 static json_t *from_limits(const struct config *c)
@@ -108,19 +136,19 @@ static json_t *from_admin(const struct config *c)
 
 static json_t *from_config(const struct config *c)
 {
-	return json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s}, s:{s:o, s:{s:b}}, s:o, s:o, s:o, s:{s:s}, "
-		"s:{s:s, s:s}, s:I, s:o, s:o, s:{s:s, s:s}}",
-		"apiVersion", CONFIG_API_VERSION, "kind", "AgentConfig", "role", roles[c->role],
-		"nodeName", c->node_name, "trustDomain", c->trust_domain, "clusterCIDRs",
-		from_cidrs(c->cluster_cidrs, c->n_cluster_cidrs), "outboundTrafficPolicy", "mode",
-		outbound_modes[c->outbound_mode], "registry", "files",
-		from_strings(c->registry_files, c->n_registry_files), "kubernetes", "enabled", 0,
-		"gateways", from_gateways(c), "tunnel", from_tunnel(c), "egress", from_egress(c),
-		"redirect", "backend", backends[c->backend], "enrol", "socket", c->enrol.socket,
-		"stateDir", c->enrol.state_dir, "workers", (json_int_t)c->workers, "limits",
-		from_limits(c), "admin", from_admin(c), "accessLog", "file", c->access_log.file,
-		"encoding", encodings[c->access_log.encoding]);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s}, s:{s:o, s:o}, s:o, s:o, s:o, "
+			 "s:o, s:o, s:o, s:I, s:o, s:o, s:{s:s, s:s}}",
+			 "apiVersion", CONFIG_API_VERSION, "kind", "AgentConfig", "role",
+			 roles[c->role], "nodeName", c->node_name, "trustDomain", c->trust_domain,
+			 "clusterCIDRs", from_cidrs(c->cluster_cidrs, c->n_cluster_cidrs),
+			 "outboundTrafficPolicy", "mode", outbound_modes[c->outbound_mode],
+			 "registry", "files", from_strings(c->registry_files, c->n_registry_files),
+			 "kubernetes", from_kubernetes(c), "gateways", from_gateways(c), "tunnel",
+			 from_tunnel(c), "egress", from_egress(c), "redirect", from_redirect(c),
+			 "guard", from_guard(c), "enrol", from_enrol(c), "workers",
+			 (json_int_t)c->workers, "limits", from_limits(c), "admin", from_admin(c),
+			 "accessLog", "file", c->access_log.file, "encoding",
+			 encodings[c->access_log.encoding]);
 }
 
 int config_print(const struct config *config, char **ret)

@@ -21,6 +21,20 @@ static const char *const backends[] = {
 	[REDIRECT_NFTABLES] = "nftables",
 	[REDIRECT_IPTABLES] = "iptables",
 };
+static const char *const guard_modes[] = {
+	[GUARD_REQUIRED] = "required",
+	[GUARD_OPTIONAL] = "optional",
+};
+static const char *const guard_attaches[] = {
+	[GUARD_ATTACH_AUTO] = "auto",
+	[GUARD_ATTACH_TCX] = "tcx",
+	[GUARD_ATTACH_TC] = "tc",
+	[GUARD_ATTACH_NFTABLES] = "nftables",
+};
+static const char *const enrol_modes[] = {
+	[ENROL_LABELLED] = "labelled",
+	[ENROL_ALL] = "all",
+};
 static const char *const encodings[] = {
 	[LOG_ENCODING_JSON] = "JSON",
 	[LOG_ENCODING_TEXT] = "TEXT",

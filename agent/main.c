@@ -12,12 +12,15 @@ static const char usage[] =
 	"re-reads\n"
 	"sluice-agent --config FILE --check   say what is wrong with the configuration and the\n"
 	"                                     registry's files, and exit 1 if anything is\n"
+	"sluice-agent --config FILE --uninstall   when no agent runs: take away rules, guards and\n"
+	"                                     state, so that pods are as they were before\n"
 	"sluice-agent --version\n"
 	"  --log-level error|warning|info|debug\n";
 
 static const struct option options[] = {
 	{"config", required_argument, NULL, 'c'},
 	{"check", no_argument, NULL, 'k'},
+	{"uninstall", no_argument, NULL, 'u'},
 	{"log-level", required_argument, NULL, 'l'},
 	{"version", no_argument, NULL, 'V'},
 	{"help", no_argument, NULL, 'h'},
@@ -58,7 +61,7 @@ int main(int argc, char **argv)
 {
 	const struct config *config;
 	const char *path = NULL;
-	bool only_check = false;
+	bool only_check = false, uninstall = false;
 	int o;
 
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -68,6 +71,9 @@ int main(int argc, char **argv)
 			break;
 		case 'k':
 			only_check = true;
+			break;
+		case 'u':
+			uninstall = true;
 			break;
 		case 'l':
 			if (set_level(optarg) < 0)
@@ -92,5 +98,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	if (only_check)
 		return check(config);
+	if (uninstall)
+		return agent_uninstall(config) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 	return agent_run(config) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -33,9 +33,33 @@ static void put_gateways(FILE *out, const struct agent *a)
 	}
 }
 
+/* Ready with what was in force before the API went away, but not with nothing. */
+static bool knows_cluster(const struct agent *a, struct kube_status *ret)
+{
+	*ret = (struct kube_status){0};
+	if (!a->cluster)
+		return true;
+	cluster_status(a->cluster, ret);
+	return ret->knows;
+}
+
+static void put_cluster(FILE *out, const struct agent *a, const struct kube_status *s)
+{
+	if (!a->cluster)
+		return;
+	fprintf(out, "kubernetes: %s%s, %llu ServiceEntries, %llu refused\n",
+		s->connected ? "connected" : "away", s->from_cache ? " (from the cache)" : "",
+		(unsigned long long)s->entries, (unsigned long long)s->entries_rejected);
+	if (s->last_error[0])
+		fprintf(out, "kubernetes: %s\n", s->last_error);
+	if (s->last_rejected[0])
+		fprintf(out, "kubernetes: refused: %s\n", s->last_rejected);
+}
+
 static void handle_ready(void *ctx, struct admin_request *request)
 {
 	struct agent *a = ctx;
+	struct kube_status kube;
 	struct source_status s;
 	char *text = NULL;
 	size_t len;
@@ -47,9 +71,10 @@ static void handle_ready(void *ctx, struct admin_request *request)
 		return;
 	}
 	source_status(a->source, &s);
-	ready = a->open && !a->draining && s.accepted > 0;
+	ready = a->open && !a->draining && s.accepted > 0 && knows_cluster(a, &kube);
 	fprintf(out, "%s\n", a->draining ? "draining" : ready ? "ready" : "not ready");
 	put_registry(out, a, &s);
+	put_cluster(out, a, &kube);
 	put_gateways(out, a);
 	if (a->pods)
 		fprintf(out, "pods: %zu enrolled\n", pods_count(a->pods));
@@ -135,6 +160,69 @@ static void put_registry_stats(FILE *out, const struct agent *a)
 		       (double)s.load_ms / 1000);
 }
 
+static void put_kubernetes(FILE *out, const struct agent *a)
+{
+	struct kube_status s;
+
+	if (!a->cluster)
+		return;
+	cluster_status(a->cluster, &s);
+	metrics_sample(out, "sluice_kubernetes_connected", "gauge",
+		       "Whether everything that is asked of the API is being watched.", "",
+		       s.connected);
+	metrics_sample(out, "sluice_kubernetes_from_cache", "gauge",
+		       "Whether the registry in force was read from disk.", "", s.from_cache);
+	metrics_sample(out, "sluice_kubernetes_objects", "gauge", "Objects that are watched.", "",
+		       (double)s.objects);
+	metrics_sample(out, "sluice_kubernetes_relists_total", "counter",
+		       "Lists that had to be read again.", "", (double)s.relists);
+	metrics_sample(out, "sluice_kubernetes_errors_total", "counter",
+		       "Requests to the API that failed.", "", (double)s.errors);
+	metrics_sample(out, "sluice_registry_entries_rejected", "gauge",
+		       "ServiceEntries of the API that are refused now.", "",
+		       (double)s.entries_rejected);
+	metrics_sample(out, "sluice_events_sent_total", "counter", "Events that the API has taken.",
+		       "", (double)s.events_sent);
+	metrics_sample(out, "sluice_events_dropped_total", "counter",
+		       "Events that were over the budget of their object or of the agent.", "",
+		       (double)s.events_dropped);
+}
+
+/* sluice_guard_dropped_total: one sample a pod, protocol and reason. */
+struct dropped {
+	FILE *out;
+	const char *help;
+};
+
+static void put_dropped(void *ctx, const struct pods_dropped *d)
+{
+	char ns[256], pod[512], labels[1024];
+	struct dropped *to = ctx;
+
+	snprintf(labels, sizeof(labels), "namespace=\"%s\",pod=\"%s\",protocol=\"%s\",why=\"%s\"",
+		 metrics_escape(d->ns, ns, sizeof(ns)), metrics_escape(d->pod, pod, sizeof(pod)),
+		 d->protocol, d->why);
+	metrics_sample(to->out, "sluice_guard_dropped_total", "counter", to->help, labels,
+		       (double)d->packets);
+	to->help = NULL;
+}
+
+static void put_pods(FILE *out, const struct agent *a)
+{
+	struct dropped to = {out, "Packets of pods that the guard on the node's side refused."};
+	struct pods_stats s;
+
+	pods_stats(a->pods, &s);
+	metrics_sample(
+		out, "sluice_redirect_repairs_total", "counter",
+		"Times that rules, listeners or guards were not as planned and were put back.", "",
+		(double)s.repairs);
+	metrics_sample(out, "sluice_forward_dropped_total", "counter",
+		       "Packets of pods that the node's second guard refused, after DNAT.", "",
+		       (double)s.forward_dropped);
+	pods_each_dropped(a->pods, put_dropped, &to);
+}
+
 static void handle_metrics(void *ctx, struct admin_request *request)
 {
 	struct agent *a = ctx;
@@ -149,11 +237,14 @@ static void handle_metrics(void *ctx, struct admin_request *request)
 	metrics_print(a->metrics, out);
 	put_engine(out, a);
 	put_registry_stats(out, a);
+	put_kubernetes(out, a);
 	put_gateway_health(out, a);
 	put_ports(out, a);
-	if (a->pods)
+	if (a->pods) {
 		metrics_sample(out, "sluice_pods_enrolled", "gauge", "Pods enrolled.", "",
 			       (double)pods_count(a->pods));
+		put_pods(out, a);
+	}
 	metrics_sample(out, "sluice_access_log_dropped_total", "counter",
 		       "Access-log lines lost because the log could not be written fast enough.",
 		       "", (double)access_log_dropped(a->access_log));

@@ -4,11 +4,11 @@
 # Says and does nothing when all are there.
 set -eu
 
-build="gcc libc6-dev make pkg-config libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libssl-dev
+build="gcc libc6-dev make pkg-config clang bpftool libbpf-dev libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libssl-dev
 	libc-ares-dev libjansson-dev libyaml-dev libcurl4-openssl-dev libcmocka-dev"
 # What tests, demo and bench run: clients, servers and tools.
-run="python3 python3-pytest iproute2 iputils-ping mount procps util-linux nftables binutils curl openssl nginx-light
-	dnsmasq-base postgresql haproxy libnginx-mod-stream"
+run="python3 python3-pytest python3-yaml iproute2 iputils-ping mount procps util-linux nftables binutils curl openssl nginx-light
+	dnsmasq-base containernetworking-plugins iptables ngtcp2-client ngtcp2-server postgresql haproxy libnginx-mod-stream"
 packages="$build $run"
 
 # Prints those of its arguments that are not installed.

@@ -381,9 +381,14 @@ static struct series *istio_series(struct metrics *m, struct table *t,
 	return s ?: &m->lost;
 }
 
+static void count_many(struct series *s, uint64_t n)
+{
+	atomic_fetch_add_explicit(&s->count, n, memory_order_relaxed);
+}
+
 static void count(struct series *s)
 {
-	atomic_fetch_add_explicit(&s->count, 1, memory_order_relaxed);
+	count_many(s, 1);
 }
 
 struct tcp_series *metrics_tcp(struct metrics *metrics, const struct metric_labels *labels)
@@ -398,6 +403,11 @@ void metrics_request(struct metrics *metrics, const struct metric_labels *labels
 
 void metrics_denied(struct metrics *metrics, enum reason reason, const char *ns)
 {
+	metrics_denied_many(metrics, reason, ns, 1);
+}
+
+void metrics_denied_many(struct metrics *metrics, enum reason reason, const char *ns, uint64_t n)
+{
 	const char *parts[] = {or_unknown(reason_str(reason)), or_unknown(ns)};
 	struct series *s;
 
@@ -407,7 +417,7 @@ void metrics_denied(struct metrics *metrics, enum reason reason, const char *ns)
 		parts[1] = "overflow";
 		s = find_or_add(metrics, &metrics->denied, parts, METRICS_MAX_SETS + N_EXTRA);
 	}
-	count(s ?: &metrics->lost);
+	count_many(s ?: &metrics->lost, n);
 }
 
 /* ---- printing ---- */

@@ -50,6 +50,7 @@ void metrics_request(struct metrics *metrics, const struct metric_labels *labels
 
 /* sluice_denied_total{reason,namespace} += 1. Any thread. */
 void metrics_denied(struct metrics *metrics, enum reason reason, const char *ns);
+void metrics_denied_many(struct metrics *metrics, enum reason reason, const char *ns, uint64_t n);
 
 /* All of the above as text, istio_build too. Own gauges are written by the caller with
  * metrics_sample. Any thread; holds nobody up.

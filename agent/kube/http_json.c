@@ -2,6 +2,9 @@
 #include "kube/http_json.h"
 
 #include <ctype.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DIGITS_MAX 18 /* any number of so many digits fits into 64 bits */
@@ -19,19 +22,23 @@ static char *blunt_string(char *p, const char *end)
 	return p < end ? p + 1 : p;
 }
 
-/* From a digit or sign to behind the number. An integer that is too long to be sure of becomes
- * "9e99"; what has a fraction or an exponent was a double of the server's, and fits.
+/* From a digit or sign to behind the number. One that is too large, or an integer too long to be
+ * sure of, becomes "9e99".
  */
 static char *blunt_number(char *p, const char *end)
 {
 	char *start = p;
+	bool fits;
 
 	for (p++; p < end && isdigit((unsigned char)*p); p++)
 		;
+	fits = p - start <= DIGITS_MAX;
 	if (p < end && (*p == '.' || *p == 'e' || *p == 'E')) {
+		fits = !isinf(strtod(start, NULL));
 		while (p < end && (isalnum((unsigned char)*p) || memchr(".+-", *p, 3)))
 			p++;
-	} else if (p - start > DIGITS_MAX) {
+	}
+	if (!fits) { /* so it has room for that */
 		memset(start, ' ', (size_t)(p - start));
 		memcpy(start, "9e99", 4);
 	}

@@ -120,6 +120,7 @@ class Agent:
         self.config_file = self.folder / "agent.yaml"
         self.access_log = Path(config["accessLog"]["file"])
         self.stderr = self.folder / "stderr.log"
+        self.runner = []  # a program that starts it
         self.proc = None
         self.killed = False
 
@@ -127,7 +128,7 @@ class Agent:
         """Writes the configuration (JSON is YAML) and starts; by default until it is ready."""
         self.config_file.write_text(json.dumps(self.config, indent=1), encoding="utf-8")
         env = os.environ | {"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
-        self.proc = self.ns.popen([AGENT, "--config", self.config_file], name=self.name, env=env,
+        self.proc = self.ns.popen([*self.runner, AGENT, "--config", self.config_file], name=self.name, env=env,
                                   log=self.stderr, cwd=self.folder)
         self.killed = False
         if wait:

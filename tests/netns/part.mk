@@ -14,10 +14,13 @@ test: deps ## everything: check and check-root, and nothing may be skipped (need
 	$(Q)tests/no_skips.sh $(again) check
 	$(Q)SLUICE_NO_SKIPS=1 $(again) check-root
 
-check: all check-layers check-headers unit fuzz-replay ## unit, golden and corpus tests; needs neither root nor a network
+check: all check-layers check-headers check-deploy unit fuzz-replay ## unit, golden and corpus tests; needs neither root nor a network
 
 check-layers:
 	$(Q)tests/check_layers.sh
+
+check-deploy: all
+	$(Q)SLUICE_BUILD=$(B) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -p no:cacheprovider tests/deploy
 
 check-headers: $(headers:%=$(B)/headers/%.ok)
 
@@ -27,6 +30,8 @@ $(B)/headers/%.ok: % $(headers)
 		-fsyntax-only -x c -
 	$(Q)touch $@
 
+$(helpers:=.o): | $(skeletons)
+
 $(helpers): $(B)/%: $(B)/%.o $(B)/libsluice.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS) $^ $(libs) -o $@
@@ -35,4 +40,4 @@ check-root: all $(helpers) ## tests in network namespaces, with real clients and
 	$(Q)SLUICE_BUILD=$(B) $(PYTHON) -m pytest -q -p no:cacheprovider tests/netns $(PYTEST)
 
 -include $(helpers:=.d)
-.PHONY: demo test check check-layers check-headers check-root
+.PHONY: demo test check check-layers check-deploy check-headers check-root

@@ -52,6 +52,15 @@ def send(pid, sig, group=False):
         pass
 
 
+def remove_folder(folder):
+    """With what is mounted in it: what is pinned there and nowhere else goes, too."""
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        where = line.split()[1]
+        if where.startswith(f"{folder}/"):
+            subprocess.run(["umount", where], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class Proc:
     """A process that we started, leader of its own session. Output goes to `log` in the folder."""
 
@@ -129,8 +138,16 @@ class Procs:
                 if stream:
                     stream.close()
 
+    def mount_bpf(self):
+        """A bpffs of this world's own, for what its agents pin; twice is once."""
+        path = self.folder / "bpf"
+        if not path.exists():
+            path.mkdir()
+            subprocess.run(["mount", "-t", "bpf", "none", path], check=True)
+        return path
+
     def remove_folder(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
 
 def _netns_names():
@@ -178,7 +195,7 @@ def remove_leftovers():
         for name in _netns_names():
             if name.startswith(f"{NETNS}{run_id}-"):
                 remove_netns(name)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
     for name in _netns_names():
         found = re.match(rf"{NETNS}((\d+)-[0-9a-f]{{6}})-", name)
         if found and found[1] not in live and start_time(int(found[2])) is None:

@@ -280,7 +280,8 @@ class World:
 
     def start_node(self, changes=None, endpoints=(TUNNEL,), wait=True):
         """The node agent; `changes` are laid over its configuration."""
-        base = {"gateways": [{"name": "egressgateway.istio-system.svc.cluster.local",
+        base = {"guard": {"pinDir": f"{self.procs.mount_bpf()}/node"},
+                "gateways": [{"name": "egressgateway.istio-system.svc.cluster.local",
                               "endpoints": list(endpoints)}]}
         config = self._config("node", "Node", merge(base, changes or {}))
         return self._start("node", self.node, config, wait)

@@ -19,7 +19,7 @@
 #define GATE HEAD "role: Gateway\n"
 #define NODE HEAD "role: Node\ngateways: [{name: gw, endpoints: ['192.0.2.10:15443']}]\n"
 
-static char folder[] = "/tmp/sluice-test-config-XXXXXX";
+static char folder[] = "/tmp/sluice-unit-config-XXXXXX";
 static char file[sizeof(folder) + sizeof("/agent.yaml")];
 
 static int set_up(void **state)
@@ -133,8 +133,18 @@ static void test_errors(void **state)
 		 "4: AgentConfig: outboundTrafficPolicy.mode: 'ALLOW_ALL' is none of "
 		 "REGISTRY_ONLY, "
 		 "ALLOW_ANY"},
-		{GATE "registry: {kubernetes: {enabled: true}}\n",
-		 "4: AgentConfig: registry.kubernetes.enabled: must be false: this version reads"},
+		{GATE "registry: {kubernetes: {enabled: 1}}\n",
+		 "4: AgentConfig: registry.kubernetes.enabled: must be a boolean, not a number"},
+		{GATE "registry: {kubernetes: {kubeconfig: 5}}\n",
+		 "4: AgentConfig: registry.kubernetes.kubeconfig: must be a string, not a number"},
+		{GATE "tunnel: {nodesOnly: true}\n",
+		 "4: AgentConfig: tunnel.nodesOnly: needs the API"},
+		{GATE "enrol: {mode: some}\n",
+		 "4: AgentConfig: enrol.mode: 'some' is none of labelled, all"},
+		{GATE "enrol: {excludedNamespaces: [Kube-System]}\n",
+		 "4: AgentConfig: enrol.excludedNamespaces[0]: 'Kube-System' is no name of a"},
+		{GATE "enrol: {excludedNamespaces: [a.b]}\n",
+		 "4: AgentConfig: enrol.excludedNamespaces[0]: 'a.b' is no name of a"},
 		{GATE "registry: {files: hosts.yaml}\n",
 		 "4: AgentConfig: registry.files: must be a list, not a string"},
 		{GATE "tunnel: {mode: MUTUAL}\n",
@@ -156,6 +166,22 @@ static void test_errors(void **state)
 		{GATE "redirect: {backend: tproxy}\n",
 		 "4: AgentConfig: redirect.backend: 'tproxy' is none of auto, ebpf, nftables, "
 		 "iptables"},
+		{GATE "redirect: {mark: 0}\n",
+		 "4: AgentConfig: redirect.mark: must be 1 to 4294967295, not 0"},
+		{GATE "redirect: {routeTable: 254}\n",
+		 "4: AgentConfig: redirect.routeTable: must be 256 to 4294967295, not 254"},
+		{GATE "redirect: {rulePriority: 32766}\n",
+		 "4: AgentConfig: redirect.rulePriority: must be 1 to 32765, not 32766"},
+		{GATE "guard: off\n", "4: AgentConfig: guard: must be a map, not a boolean"},
+		{GATE "guard: none\n",
+		 "4: AgentConfig: guard: 'none' is none of required, optional"},
+		{GATE "guard: {mode: maybe}\n",
+		 "4: AgentConfig: guard.mode: 'maybe' is none of required, optional"},
+		{GATE "guard: {attach: xdp}\n",
+		 "4: AgentConfig: guard.attach: 'xdp' is none of auto, tcx, tc, nftables"},
+		{GATE "guard: {inboundFlows: 1000000}\n",
+		 "4: AgentConfig: guard.inboundFlows: must be 8 to 4096, not 1000000"},
+		{GATE "guard: {pinDir: ''}\n", "4: AgentConfig: guard.pinDir: must not be empty"},
 		{GATE "admin: {metrics: 15020}\n",
 		 "4: AgentConfig: admin.metrics: must be a string, not a number"},
 		{GATE "accessLog: {encoding: json}\n",
@@ -234,9 +260,23 @@ static void test_defaults(void **state)
 	assert_null(c->tunnel.certificate);
 	assert_int_equal(c->egress.n_source_ips, 0);
 	assert_int_equal(c->egress.n_resolvers, 0);
-	assert_int_equal(c->backend, REDIRECT_AUTO);
+	assert_int_equal(c->redirect.backend, REDIRECT_AUTO);
+	assert_int_equal(c->redirect.mark, 16);
+	assert_int_equal(c->redirect.table, 15001);
+	assert_int_equal(c->redirect.priority, 90);
+	assert_int_equal(c->guard.mode, GUARD_REQUIRED);
+	assert_int_equal(c->guard.attach, GUARD_ATTACH_AUTO);
+	assert_string_equal(c->guard.pin_dir, "/sys/fs/bpf/sluice");
+	assert_int_equal(c->guard.inbound_flows, 2048);
+	assert_false(c->guard.dhcp);
 	assert_string_equal(c->enrol.socket, "/run/sluice/agent.sock");
 	assert_string_equal(c->enrol.state_dir, "/var/lib/sluice");
+	assert_int_equal(c->enrol.mode, ENROL_LABELLED);
+	assert_int_equal(c->enrol.n_excluded, 2);
+	assert_string_equal(c->enrol.excluded[0], "kube-system");
+	assert_false(c->enrol.startup_taint);
+	assert_false(c->kubernetes.enabled);
+	assert_false(c->tunnel.nodes_only);
 	assert_int_equal(c->workers, 0);
 	assert_int_equal(c->limits.connections, 0);
 	assert_int_equal(c->limits.connections_per_pod, 0);
@@ -258,39 +298,48 @@ static void test_defaults(void **state)
 	assert_int_equal(load(GATE "outboundTrafficPolicy: {}\nlimits:\ntunnel: {}\n", &c), 0);
 	assert_int_equal(c->outbound_mode, OUTBOUND_REGISTRY_ONLY);
 	config_unref(c);
+
+	assert_int_equal(load(GATE "guard: optional\n", &c), 0);
+	assert_int_equal(c->guard.mode, GUARD_OPTIONAL);
+	assert_int_equal(c->guard.inbound_flows, 2048);
+	config_unref(c);
 }
 
-static const char everything[] =
-	HEAD "role: Node\n"
-	     "nodeName: node-1\n"
-	     "trustDomain: example.org\n"
-	     "clusterCIDRs: [10.244.0.0/16, 10.96.0.0/12, \"fd00:10:244::/56\"]\n"
-	     "outboundTrafficPolicy: {mode: ALLOW_ANY}\n"
-	     "registry:\n"
-	     "  files: [registry.d, /etc/more.yaml]\n"
-	     "  kubernetes: {enabled: false, kubeconfig: \"\"}\n"
-	     "gateways:\n"
-	     "  - {name: egress.istio-system.svc.cluster.local, endpoints: [\"192.0.2.10:15443\", "
-	     "\"[2001:db8::1]:15443\"]}\n"
-	     "  - {name: other, endpoints: [\"192.0.2.11:1\"]}\n"
-	     "tunnel:\n"
-	     "  mode: PLAINTEXT\n"
-	     "  handoff: false\n"
-	     "  listen: [\"127.0.0.1:15443\"]\n"
-	     "  certificate: tls.crt\n"
-	     "  privateKey: tls.key\n"
-	     "  trustBundle: /etc/ca.crt\n"
-	     "egress:\n"
-	     "  sourceIPs: [203.0.113.10, \"2001:db8::10\"]\n"
-	     "  resolvers: [\"10.96.0.10:53\", 10.96.0.11]\n"
-	     "  allowedPrivateCIDRs: [10.1.0.0/16]\n"
-	     "redirect: {backend: nftables}\n"
-	     "enrol: {socket: run/agent.sock, stateDir: state}\n"
-	     "workers: 4\n"
-	     "limits: {connections: 100, connectionsPerPod: 10, helloBytes: 2048, helloTimeout: "
-	     "1s, connectTimeout: 1500ms, idleTimeout: 1m, drainTimeout: 0s, deregisterGrace: 2s}\n"
-	     "admin: {socket: admin.sock, metrics: \"\", health: \"127.0.0.1:15021\"}\n"
-	     "accessLog: {file: access.log, encoding: TEXT}\n";
+static const char everything[] = HEAD
+	"role: Node\n"
+	"nodeName: node-1\n"
+	"trustDomain: example.org\n"
+	"clusterCIDRs: [10.244.0.0/16, 10.96.0.0/12, \"fd00:10:244::/56\"]\n"
+	"outboundTrafficPolicy: {mode: ALLOW_ANY}\n"
+	"registry:\n"
+	"  files: [registry.d, /etc/more.yaml]\n"
+	"  kubernetes: {enabled: true, kubeconfig: kube.yaml}\n"
+	"gateways:\n"
+	"  - {name: egress.istio-system.svc.cluster.local, endpoints: [\"192.0.2.10:15443\", "
+	"\"[2001:db8::1]:15443\"]}\n"
+	"  - {name: other, endpoints: [\"192.0.2.11:1\"]}\n"
+	"  - {name: egressgateway.sluice-system.svc.cluster.local}\n"
+	"tunnel:\n"
+	"  mode: PLAINTEXT\n"
+	"  handoff: false\n"
+	"  listen: [\"127.0.0.1:15443\"]\n"
+	"  certificate: tls.crt\n"
+	"  privateKey: tls.key\n"
+	"  trustBundle: /etc/ca.crt\n"
+	"  nodesOnly: true\n"
+	"egress:\n"
+	"  sourceIPs: [203.0.113.10, \"2001:db8::10\"]\n"
+	"  resolvers: [\"10.96.0.10:53\", 10.96.0.11]\n"
+	"  allowedPrivateCIDRs: [10.1.0.0/16]\n"
+	"redirect: {backend: nftables, mark: 32, routeTable: 300, rulePriority: 80}\n"
+	"guard: {mode: optional, attach: tc, pinDir: pins, inboundFlows: 64, dhcp: true}\n"
+	"enrol: {socket: run/agent.sock, stateDir: state, mode: all, excludedNamespaces: [infra], "
+	"startupTaint: true}\n"
+	"workers: 4\n"
+	"limits: {connections: 100, connectionsPerPod: 10, helloBytes: 2048, helloTimeout: "
+	"1s, connectTimeout: 1500ms, idleTimeout: 1m, drainTimeout: 0s, deregisterGrace: 2s}\n"
+	"admin: {socket: admin.sock, metrics: \"\", health: \"127.0.0.1:15021\"}\n"
+	"accessLog: {file: access.log, encoding: TEXT}\n";
 
 static void check_path(const char *got, const char *name)
 {
@@ -315,7 +364,15 @@ static void test_everything(void **state)
 	assert_int_equal(c->n_registry_files, 2);
 	check_path(c->registry_files[0], "registry.d");
 	assert_string_equal(c->registry_files[1], "/etc/more.yaml");
-	assert_int_equal(c->n_gateways, 2);
+	assert_true(c->kubernetes.enabled);
+	check_path(c->kubernetes.kubeconfig, "kube.yaml");
+	assert_int_equal(c->n_gateways, 3);
+	assert_int_equal(c->gateways[2].n_endpoints, 0);
+	assert_true(c->tunnel.nodes_only);
+	assert_int_equal(c->enrol.mode, ENROL_ALL);
+	assert_int_equal(c->enrol.n_excluded, 1);
+	assert_string_equal(c->enrol.excluded[0], "infra");
+	assert_true(c->enrol.startup_taint);
 	assert_string_equal(c->gateways[0].name, "egress.istio-system.svc.cluster.local");
 	assert_int_equal(c->gateways[0].n_endpoints, 2);
 	check_addr(&c->gateways[0].endpoints[1], "[2001:db8::1]:15443");
@@ -328,7 +385,15 @@ static void test_everything(void **state)
 	assert_int_equal(c->egress.source_ips[0].port, 0);
 	check_addr(&c->egress.resolvers[1], "10.96.0.11:53");
 	assert_int_equal(c->egress.n_allowed_private_cidrs, 1);
-	assert_int_equal(c->backend, REDIRECT_NFTABLES);
+	assert_int_equal(c->redirect.backend, REDIRECT_NFTABLES);
+	assert_int_equal(c->redirect.mark, 32);
+	assert_int_equal(c->redirect.table, 300);
+	assert_int_equal(c->redirect.priority, 80);
+	assert_int_equal(c->guard.mode, GUARD_OPTIONAL);
+	assert_int_equal(c->guard.attach, GUARD_ATTACH_TC);
+	check_path(c->guard.pin_dir, "pins");
+	assert_int_equal(c->guard.inbound_flows, 64);
+	assert_true(c->guard.dhcp);
 	check_path(c->enrol.socket, "run/agent.sock");
 	check_path(c->enrol.state_dir, "state");
 	assert_int_equal(c->workers, 4);

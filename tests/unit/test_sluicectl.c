@@ -33,7 +33,8 @@ static struct server {
 static const char pods_json[] =
 	"[{\"namespace\":\"shop\",\"pod\":\"cart-7d9\",\"service_account\":\"cart\",\"netns\":"
 	"\"4026\","
-	"\"backend\":\"nftables\",\"state\":\"enrolled\",\"enrolled_at\":\"2026-01-01T00:00:00Z\","
+	"\"backend\":\"nftables\",\"guard\":\"tcx\",\"state\":\"enrolled\",\"enrolled_at\":\"2026-"
+	"01-01T00:00:00Z\","
 	"\"connections\":2},"
 	"{\"namespace\":\"a\",\"pod\":\"\",\"service_account\":null,\"connections\":10}]";
 
@@ -189,11 +190,11 @@ static void test_tables(void **state)
 		const char *line, *want;
 	} cases[] = {
 		{"--admin @ pods",
-		 "NAMESPACE  POD       SERVICE-ACCOUNT  STATE     BACKEND   CONNECTIONS  "
+		 "NAMESPACE  POD       SERVICE-ACCOUNT  STATE     BACKEND   GUARD  CONNECTIONS  "
 		 "ENROLLED-AT           NETNS\n"
-		 "shop       cart-7d9  cart             enrolled  nftables  2            "
+		 "shop       cart-7d9  cart             enrolled  nftables  tcx    2            "
 		 "2026-01-01T00:00:00Z  4026\n"
-		 "a          -         -                -         -         10           "
+		 "a          -         -                -         -         -      10           "
 		 "-                     -\n"},
 		{"registry --admin @",
 		 "HOST             PORT  PROTOCOL  RESOLUTION  TARGET-PORT  "

@@ -19,7 +19,7 @@ enum {
 struct ctl {
 	const char *admin; /* never NULL */
 	const char *agent; /* enrolment socket; never NULL */
-	const char *netns, *pod, *service_account, *protocol;
+	const char *netns, *cgroup, *pod, *service_account, *protocol;
 	const char *target; /* check's argument */
 	bool json;
 };

@@ -19,6 +19,8 @@ static const char help[] =
 	"\n"
 	"  enroll --netns PATH --pod NS/NAME --service-account SA [--socket SOCKET]\n"
 	"                   capture what the pod in this network namespace sends\n"
+	"  enroll --cgroup PATH --pod NS/NAME --service-account SA [--socket SOCKET]\n"
+	"                   the same for a pod on the host's network, by its cgroup2 folder\n"
 	"  unenroll --pod NS/NAME [--socket SOCKET]\n"
 	"                   take rules and listeners out of the pod again\n"
 	"  pods             the pods that are enrolled on this node\n"
@@ -74,7 +76,7 @@ static int ctl_help(const struct ctl *ctl)
 
 /* Which options a command cannot do without. */
 #define NEEDS_POD    1
-#define NEEDS_NETNS  2
+#define NEEDS_PLACE  2
 #define NEEDS_SA     4
 #define NEEDS_TARGET 8
 
@@ -83,7 +85,7 @@ static const struct command {
 	int (*run)(const struct ctl *ctl);
 	unsigned needs;
 } commands[] = {
-	{"enroll", ctl_enroll, NEEDS_POD | NEEDS_NETNS | NEEDS_SA},
+	{"enroll", ctl_enroll, NEEDS_POD | NEEDS_PLACE | NEEDS_SA},
 	{"unenroll", ctl_unenroll, NEEDS_POD},
 	{"pods", ctl_pods, 0},
 	{"registry", ctl_registry, 0},
@@ -110,7 +112,7 @@ static int check_needs(const struct command *command, const struct ctl *ctl)
 		const char *value, *what;
 	} needs[] = {
 		{NEEDS_TARGET, ctl->target, "HOST:PORT"},
-		{NEEDS_NETNS, ctl->netns, "--netns PATH"},
+		{NEEDS_PLACE, ctl->netns ?: ctl->cgroup, "--netns PATH or --cgroup PATH"},
 		{NEEDS_POD, ctl->pod, "--pod NS/NAME"},
 		{NEEDS_SA, ctl->service_account, "--service-account SA"},
 	};
@@ -121,6 +123,8 @@ static int check_needs(const struct command *command, const struct ctl *ctl)
 		if (command->needs & needs[i].flag && !(needs[i].value && *needs[i].value))
 			return usage_error("this command needs", needs[i].what);
 	}
+	if (ctl->netns && ctl->cgroup)
+		return usage_error("--netns or --cgroup, not both", "");
 	if (command->needs & NEEDS_POD && pod_name_parse(ctl->pod, &pod) < 0)
 		return usage_error("--pod takes NAMESPACE/NAME, not", ctl->pod);
 	return EXIT_DONE;
@@ -133,6 +137,7 @@ static int parse_options(int argc, char **argv, struct ctl *ctl, bool *ret_help)
 		{"admin", required_argument, NULL, 'a'},
 		{"socket", required_argument, NULL, 's'},
 		{"netns", required_argument, NULL, 'n'},
+		{"cgroup", required_argument, NULL, 'g'},
 		{"pod", required_argument, NULL, 'p'},
 		{"service-account", required_argument, NULL, 'S'},
 		{"protocol", required_argument, NULL, 'P'},
@@ -153,6 +158,9 @@ static int parse_options(int argc, char **argv, struct ctl *ctl, bool *ret_help)
 			break;
 		case 'n':
 			ctl->netns = optarg;
+			break;
+		case 'g':
+			ctl->cgroup = optarg;
 			break;
 		case 'p':
 			ctl->pod = optarg;

@@ -11,7 +11,10 @@ static int ask(const struct ctl *ctl, const char *op)
 	char error[ENROL_CLIENT_ERROR_MAX] = "";
 	int r;
 
-	r = enrol_request(ctl->agent, op, ctl->pod, ctl->service_account, ctl->netns, error);
+	r = ctl->cgroup ? enrol_request_cgroup(ctl->agent, ctl->pod, ctl->service_account,
+					       ctl->cgroup, error)
+			: enrol_request(ctl->agent, op, ctl->pod, ctl->service_account, ctl->netns,
+					error);
 	if (r == 0)
 		return EXIT_DONE;
 	return ctl_fail("cannot %s pod '%s': %s", op, ctl->pod, *error ? error : strerror(-r));
@@ -35,6 +38,7 @@ int ctl_pods(const struct ctl *ctl)
 		{"SERVICE-ACCOUNT", "service_account"},
 		{"STATE", "state"},
 		{"BACKEND", "backend"},
+		{"GUARD", "guard"},
 		{"CONNECTIONS", "connections"},
 		{"ENROLLED-AT", "enrolled_at"},
 		{"NETNS", "netns"},
