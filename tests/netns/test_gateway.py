@@ -106,7 +106,7 @@ def test_static_endpoints_take_turns(world, pod_a):
                               {"address": "198.51.100.12", "weight": 1}])
     try:
         seen = [world.curl(pod_a, "http://static.example.com/", "--resolve",
-                           "static.example.com:80:198.51.100.66").json()["server"] for _ in range(16)]
+                           "static.example.com:80:198.51.100.66").json()["server"] for _ in range(40)]
         assert set(seen) == {"api", "wild"}
         assert seen.count("api") > seen.count("wild")
     finally:

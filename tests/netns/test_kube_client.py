@@ -655,7 +655,8 @@ def test_a_line_that_is_no_event_lists_again(kube, synced, junk):
 
 
 @pytest.mark.parametrize("body", [
-    b"", b"null", b"[]", b"{}", b"\xff", b'{"metadata":{},"items":[]}', b'{"metadata":{"resourceVersion":5},"items":[]}',
+    b"", b"null", b"[]", b"{}", b"\xff", b'{"metadata":{},"items":[]}',
+    b'{"metadata":{"resourceVersion":5},"items":[]}',
     b'{"metadata":{"resourceVersion":"5"}}', b'{"metadata":{"resourceVersion":"5"},"items":{}}',
     b'{"metadata":{"resourceVersion":"5","continue":', b"<html>no</html>"])
 def test_a_list_that_is_none(kube, synced, body):
@@ -828,7 +829,8 @@ def test_the_authorities_of_the_system_are_not_those_of_the_cluster(authority, s
         fails(start(server=server, cluster={"certificate-authority": str(own / "ca.crt")}, wrap=here),
               ["SSL certificate problem"])
         data = base64.b64encode((own / "ca.crt").read_bytes()).decode()
-        fails(start(server=server, cluster={"certificate-authority-data": data}, wrap=here), ["SSL certificate problem"])
+        fails(start(server=server, cluster={"certificate-authority-data": data}, wrap=here),
+              ["SSL certificate problem"])
         assert len(server.requests) == seen + len([r for r in server.requests[seen:] if r.kind == "watch"])
 
 

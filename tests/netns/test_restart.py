@@ -154,7 +154,7 @@ def test_rules_flushed_while_away(world):
     """What somebody took out of the pod is back after a restart."""
     pod, node = world.pods["pod-a"], world.agents["node"]
     node.kill()
-    assert pod.run(["nft", "delete", "table", "inet", "sluice"]).returncode == 0
+    assert pod.run(["nft", "flush", "ruleset"]).returncode == 0
     node.start()
     with world.capture() as capture:
         assert world.curl(pod, "http://unregistered.example.com/", "-4").status == 403

@@ -268,19 +268,6 @@ def test_inbound_stays_possible(world, pod_a):
 
 # ---- ways around ----
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_capture_port_itself_is_refused(world, pod_a, host):
-    """Not a loop, and not a door: the original destination would be the listener."""
-    tail = world.agents["node"].tail()
-    try:
-        with Wire(pod_a.connect(host, 15001)) as wire:
-            data = wire.send(request("www.example.com")).rest()
-    except (ConnectionResetError, BrokenPipeError):
-        data = b""
-    assert b"200 OK" not in data
-    tail.wait(source_pod="pod-a", decision="DENY")
-
-
 def test_connection_from_before_enrolment(world):
     """It worked until the rules were in; after that no packet of it leaves."""
     pod = world.add_pod("shop/latecomer")
