@@ -83,14 +83,15 @@ def _enroll_by_command(world, two_hops, ns):
     return time.monotonic() - start
 
 
-def enrolment(bench, build):
-    """Medians; each pod is a fresh namespace, as at a pod's start."""
-    two_hops, world, found = c.Sluice(2, build), bench.world, {}
-    fresh = [f"new{i}" for i in range(2 * ENROLMENTS)]
+def enrolment(bench, build, backend):
+    """Medians; each pod is a fresh namespace, as at a pod's start, and is guarded, too."""
+    two_hops, world, found = c.Sluice(2, build, backend), bench.world, {}
+    fresh = [f"{backend[:1]}{i}" for i in range(2 * ENROLMENTS)]
+    first = 0 if backend == "ebpf" else len(fresh)
 
     def what(_):
-        for ns in fresh:
-            world.add_namespace(ns)
+        for i, ns in enumerate(fresh):
+            world.add_pod(ns, first + i)
         commands = [_enroll_by_command(world, two_hops, ns) for ns in fresh[::2]]
         inside = [_enroll_directly(world, two_hops.enrol_socket(world), ns) for ns in fresh[1::2]]
         found["sluicectl_enroll_ms"] = round(median(commands) * 1e3, 2)
@@ -109,7 +110,10 @@ def measure_all(bench, build):
             (f"registry of {HOSTS} hosts, lookup",
              lambda: _program(f"{build}/tests/bench/registry_bench", str(HOSTS))),
             (f"gateway with {HOSTS} hosts", lambda: large_registry(bench, build)),
-            (f"enrolment of a pod, median of {ENROLMENTS}", lambda: enrolment(bench, build))):
+            (f"enrolment of a pod (ebpf), median of {ENROLMENTS}",
+             lambda: enrolment(bench, build, "ebpf")),
+            (f"enrolment of a pod (nftables), median of {ENROLMENTS}",
+             lambda: enrolment(bench, build, "nftables"))):
         try:
             measured[title] = measure()
         except (OSError, RuntimeError, ValueError) as e:

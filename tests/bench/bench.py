@@ -248,6 +248,8 @@ def all_contenders(build):
             if os.environ.get("HAPROXY"):
                 yield lambda: c.Haproxy(hops, os.environ["HAPROXY"], "haproxy_other")
             yield lambda: c.Sluice(hops, build)
+            if hops == 2:
+                yield lambda: c.Sluice(hops, build, "nftables")
 
     found = []
     for maker in make():

@@ -268,9 +268,10 @@ def wait_for_socket(process, path, timeout_s=15):
 class Sluice(Contender):
     ours = True
 
-    def __init__(self, hops, build):
-        self.agent, self.ctl = f"{build}/sluice-agent", f"{build}/sluicectl"
-        super().__init__("sluice", "sluice", self._version(), hops)
+    def __init__(self, hops, build, backend="ebpf"):
+        self.agent, self.ctl, self.backend = f"{build}/sluice-agent", f"{build}/sluicectl", backend
+        kind, label = ("sluice", "sluice") if backend == "ebpf" else ("sluice_" + backend, "sluice, " + backend)
+        super().__init__(kind, label, self._version(), hops)
         if hops == 1:
             self.head = proxy_v2(w.LINKS[0][1], NAME)
 
@@ -311,7 +312,8 @@ class Sluice(Contender):
         self.start_agent(world, processes, "gateway", "gw", config)
         if self.hops == 2:
             config = self.config(world, "node", role="Node", clusterCIDRs=[w.POD_NETWORK],
-                                 redirect={"backend": "nftables"},
+                                 redirect={"backend": self.backend},
+                                 guard={"pinDir": world.mount_bpf() + f"/{self.key}"},
                                  gateways=[{"name": "gateway", "endpoints":
                                             [f"{w.GATEWAY_FROM_NODE}:{GATEWAY_PORT}"]}])
             self.start_agent(world, processes, "node", "node", config)
@@ -339,5 +341,7 @@ class Sluice(Contender):
                 self.unenroll(world)
             except (OSError, RuntimeError) as e:
                 print(f"bench: {e}", file=sys.stderr)
-            # An agent that died has left its rules, which would be in the next one's way.
-            w.run("ip", "netns", "exec", world.netns("pod"), "nft", "flush", "ruleset")
+            world.stop(processes.pop("node"))
+            # What stays when an agent ends would be in the next one's way.
+            w.run("ip", "netns", "exec", world.netns("node"), self.agent, "--config",
+                  world.path(f"{self.key}-node/agent.yaml"), "--uninstall")

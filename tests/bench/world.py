@@ -66,6 +66,12 @@ def _is_live(name):
         return False
 
 
+def remove_folder(path):
+    """With the bpffs that may be mounted in it."""
+    subprocess.run(["umount", os.path.join(path, "bpf")], capture_output=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def remove_leftovers():
     """What runs that were killed have left: processes (by group), namespaces, folders."""
     for top, name in cpu.stale(PREFIX):
@@ -76,7 +82,7 @@ def remove_leftovers():
             run("ip", "netns", "delete", os.path.basename(path))
     for path in glob.glob(f"{tempfile.gettempdir()}/{PREFIX}*"):
         if not _is_live(os.path.basename(path)):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
 
 
 def _enter(netns_path, procs_path):
@@ -114,7 +120,7 @@ class World:
             self.cpu.close()
         for path in glob.glob(self.netns_path("*")):
             run("ip", "netns", "delete", os.path.basename(path))
-        shutil.rmtree(self.dir, ignore_errors=True)
+        remove_folder(self.dir)
 
     def netns(self, ns):
         return f"{self.name}-{ns}"
@@ -136,6 +142,25 @@ class World:
     def add_namespace(self, ns):
         run("ip", "netns", "add", self.netns(ns))
         run("ip", "-n", self.netns(ns), "link", "set", "lo", "up")
+
+    def add_pod(self, ns, number):
+        """One more pod of the node's, with an interface."""
+        self.add_namespace(ns)
+        ip, via = f"198.18.5.{2 * number + 1}", f"198.18.5.{2 * number}"
+        run("ip", "link", "add", f"to-{ns}", "netns", self.netns("node"), "type", "veth",
+            "peer", "name", "eth0", "netns", self.netns(ns))
+        for at, dev, address in (("node", f"to-{ns}", via), (ns, "eth0", ip)):
+            run("ip", "-n", self.netns(at), "addr", "add", address + "/31", "dev", dev)
+            run("ip", "-n", self.netns(at), "link", "set", dev, "up")
+        run("ip", "-n", self.netns(ns), "route", "add", "default", "via", via)
+
+    def mount_bpf(self):
+        """A bpffs of this run's own, for what agents pin; twice is once."""
+        path = self.path("bpf")
+        if not os.path.exists(path):
+            os.mkdir(path)
+            run("mount", "-t", "bpf", "none", path)
+        return path
 
     def _build(self):
         for ns in NAMESPACES:
