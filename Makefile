@@ -24,7 +24,7 @@ override CFLAGS += -std=gnu17 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissi
 override LDFLAGS += -pie -Wl,-z,relro,-z,now -Wl,--as-needed -pthread $(san)
 override CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 
-lib_src   := $(filter-out agent/admin/ctl/%,$(wildcard agent/*/*.c)) agent/config.c agent/config_print.c \
+lib_src   := $(filter-out agent/admin/ctl/%,$(wildcard agent/*/*.c)) $(wildcard agent/config*.c) \
 	$(filter-out %/main.c,$(wildcard cni/*/*.c))
 lib_obj   := $(lib_src:%.c=$(B)/%.o)
 bpf_src   := $(wildcard bpf/*.bpf.c)

@@ -29,7 +29,7 @@ agent/proxy/*         | base/ net/ sniff/ registry/ gateway/ tunnel/ proxy/ conf
 agent/admin/ctl/*     | base/ admin/ pod/enrol_client.h pod/pod_name.h                | ares\.h|libnftnl/
 agent/kube/*          | base/ net/ registry/ resource/ kube/ admin/utf8.h             | ares\.h|libnftnl/|openssl/(?!evp|sha|rand)
 agent/admin/*         | base/ net/ sniff/ admin/                                      | ares\.h|libnftnl/
-agent/config*.?       | base/ registry/ resource/ config.h config_words.h guard/guard.h kube/kube.h redirect/backend.h | ares\.h|curl/|libnftnl/
+agent/config*.?       | base/ registry/ resource/ config.h config_read.h config_words.h guard/guard.h kube/kube.h redirect/backend.h | ares\.h|curl/|libnftnl/
 "
 
 # Is the header $1 among the words of $2? "x/" is a folder, "!x" an exception.

@@ -22,27 +22,45 @@ static char *blunt_string(char *p, const char *end)
 	return p < end ? p + 1 : p;
 }
 
+static char *skip_digits(char *p, const char *end)
+{
+	while (p < end && isdigit((unsigned char)*p))
+		p++;
+	return p;
+}
+
+/* Behind fraction and exponent, where there are any. */
+static char *skip_real(char *p, const char *end)
+{
+	if (p < end && *p == '.')
+		p = skip_digits(p + 1, end);
+	if (p < end && (*p == 'e' || *p == 'E')) {
+		p++;
+		if (p < end && (*p == '+' || *p == '-'))
+			p++;
+		p = skip_digits(p, end);
+	}
+	return p;
+}
+
 /* From a digit or sign to behind the number. One that is too large, or an integer too long to be
- * sure of, becomes "9e99".
+ * sure of, becomes " 9e99": not grown together with what stands before it.
  */
 static char *blunt_number(char *p, const char *end)
 {
-	char *start = p;
+	char *start = p, *after;
 	bool fits;
 
-	for (p++; p < end && isdigit((unsigned char)*p); p++)
-		;
+	p = skip_digits(p + 1, end);
 	fits = p - start <= DIGITS_MAX;
-	if (p < end && (*p == '.' || *p == 'e' || *p == 'E')) {
+	after = skip_real(p, end);
+	if (after > p)
 		fits = !isinf(strtod(start, NULL));
-		while (p < end && (isalnum((unsigned char)*p) || memchr(".+-", *p, 3)))
-			p++;
-	}
 	if (!fits) { /* so it has room for that */
-		memset(start, ' ', (size_t)(p - start));
-		memcpy(start, "9e99", 4);
+		memset(start, ' ', (size_t)(after - start));
+		memcpy(start, " 9e99", 5);
 	}
-	return p;
+	return after;
 }
 
 /* From an opening bracket to behind its closing one, or to the end. */

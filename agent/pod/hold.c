@@ -345,7 +345,9 @@ int hold_repair(struct pods *pods, struct pod *pod, int netns_fd,
 	int r, done = 0;
 
 	if (around_verify(pods, pod) < 0) {
-		r = around_add(pods, pod, pod->state.backend == REDIRECT_EBPF, error);
+		r = pod->state.by_cgroup
+			    ? hold_cgroup(pods, pod, error)
+			    : around_add(pods, pod, pod->state.backend == REDIRECT_EBPF, error);
 		if (r < 0)
 			return r;
 		say_repaired(pods, pod, "guard was");

@@ -62,6 +62,17 @@ struct pod *pods_find_cgroup(const struct pods *pods, uint64_t id)
 	return NULL;
 }
 
+struct pod *pods_find_addr(const struct pods *pods, const struct addr *a)
+{
+	for (struct pod *p = pods->list; p; p = p->next) {
+		for (size_t i = 0; i < p->state.links.n_addrs; i++) {
+			if (addr_ip_equal(&p->state.links.addrs[i], a))
+				return p;
+		}
+	}
+	return NULL;
+}
+
 int pod_new(struct pods *pods, struct pod_state *state, struct pod **ret)
 {
 	struct pod *pod = calloc(1, sizeof(*pod));

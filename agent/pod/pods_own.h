@@ -5,7 +5,9 @@
  *   pods.c      the list, start, end, what is done from time to time
  *   requests.c  what the enrolment socket asks for
  *   hold.c      how one pod is captured, verified, put right, let go
- *   around.c    what stands around all pods: guards, listeners that pods share, refusals
+ *   around.c    what stands around pods: guards, the node's own part
+ *   ways.c      which ways there are to capture pods here; what listens to changes
+ *   refusals.c  what never became a connection: its line and its count
  */
 #include "guard/hostnet.h"
 #include "pod/enrol_server.h"
@@ -87,6 +89,7 @@ struct pod *pods_find(const struct pods *pods, const struct pod_name *name);
 struct pod *pods_find_netns(const struct pods *pods, dev_t dev, ino_t ino);
 struct pod *pods_find_ifindex(const struct pods *pods, uint32_t ifindex);
 struct pod *pods_find_cgroup(const struct pods *pods, uint64_t id);
+struct pod *pods_find_addr(const struct pods *pods, const struct addr *addr);
 
 /* Takes `state`. -ENOMEM. */
 int pod_new(struct pods *pods, struct pod_state *state, struct pod **ret);
@@ -142,12 +145,11 @@ int hold_end(struct pods *pods, struct pod *pod, int netns_fd, char error[static
 
 /* ---- around.c ---- */
 
-/* Opens what stands around pods, by the configuration. Logs. */
-int around_open(struct pods *pods, const struct pods_config *config);
-void around_close(struct pods *pods);
-
 /* All pods of a former agent are in the list: takes away what is left of others. Logs. */
 void around_settle(struct pods *pods);
+
+/* The node's second guard gets all pods' addresses and the plan. -errno. */
+int around_apply_forward(struct pods *pods);
 
 /* The guards get the pods' new plan. Logs. -errno. */
 int around_set_cluster(struct pods *pods);
@@ -162,5 +164,19 @@ void around_remove(struct pods *pods, struct pod *pod);
 /* What stands around this pod: "tcx", "tc", "nftables", "cgroup", "none". */
 const char *around_name(const struct pods *pods, const struct pod *pod);
 
+/* ---- ways.c ---- */
+
+/* Opens what stands around pods and finds the ways, by the configuration. Logs. */
+int around_open(struct pods *pods, const struct pods_config *config);
+void around_close(struct pods *pods);
+
 /* Starts to listen to what its rules refuse and to changes of them. Logs. -errno. */
 int around_listen(struct pods *pods, struct pod *pod, int netns_fd);
+
+/* ---- refusals.c: hooks of those who refuse ---- */
+
+int refusals_open(struct pods *pods);
+void refusals_on_guard(void *ctx, const struct guard_event *event);     /* ctx: pods */
+void refusals_on_hostnet(void *ctx, const struct hostnet_event *event); /* ctx: pods */
+void refusals_on_pod(void *ctx, const struct refused_packet *packet);   /* ctx: pod */
+void refusals_on_node(void *ctx, const struct refused_packet *packet);  /* ctx: pods */

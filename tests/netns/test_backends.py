@@ -352,6 +352,19 @@ def test_it_stays_captured_without_an_agent(world, host_pod):
     assert host_pod.curl(*FOREIGN_HERE)[0] == 200
 
 
+def test_what_captures_it_is_put_back(world, host_pod):
+    assert host_pod.enroll().returncode == 0
+    before = repairs(world)
+    pins = Path(world.agents["node"].config["guard"]["pinDir"])
+    links = [p for p in pins.rglob("*") if str(host_pod.cgroup.stat().st_ino) in p.parts and p.is_file()]
+    assert links, "its links are pinned"
+    for link in links:
+        link.unlink()
+    wait_for(lambda: host_pod.curl(*FOREIGN_HERE)[0] == 200 or repairs(world) > before, 5, "it was all that held")
+    wait_for(lambda: repairs(world) > before, 15, "it is put back and counted")
+    assert host_pod.curl(*FOREIGN_HERE)[0] == 403
+
+
 def test_no_cgroup(world, host_pod):
     host_pod.cgroup, real = Path("/tmp"), host_pod.cgroup
     done = host_pod.enroll()
