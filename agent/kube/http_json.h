@@ -11,5 +11,6 @@
 
 #define HTTP_JSON_DEPTH 512 /* of what is left as it is */
 
-/* An object or array; NULL with *ret_error. Changes `text` (`len` bytes and a NUL) where it has to. */
+/* An object or array; NULL with *ret_error. Changes `text` (`len` bytes and a NUL) where it has to.
+ */
 json_t *http_json_read(char *text, size_t len, json_error_t *ret_error);

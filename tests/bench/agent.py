@@ -9,6 +9,7 @@ from statistics import median
 
 import contenders as c
 import cpu
+import kube
 
 HOSTS = 100000
 HOSTS_PER_ENTRY = 10
@@ -110,6 +111,7 @@ def measure_all(bench, build):
             (f"registry of {HOSTS} hosts, lookup",
              lambda: _program(f"{build}/tests/bench/registry_bench", str(HOSTS))),
             (f"gateway with {HOSTS} hosts", lambda: large_registry(bench, build)),
+            (f"{kube.ENTRIES} ServiceEntries from the Kubernetes API", lambda: kube.registry(bench, build)),
             (f"enrolment of a pod (ebpf), median of {ENROLMENTS}",
              lambda: enrolment(bench, build, "ebpf")),
             (f"enrolment of a pod (nftables), median of {ENROLMENTS}",
