@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/owned.h"
@@ -27,6 +28,39 @@ static void block_signals(void)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
+/* False: a signal to end has come. */
+static bool sleep_a_second(void)
+{
+	const struct timespec second = {.tv_sec = 1};
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	return sigtimedwait(&set, NULL, &second) < 0;
+}
+
+static int install_once(struct installer *installer)
+{
+	enum installed what;
+
+	block_signals();
+	do {
+		what = installer_run(installer);
+	} while (what == INSTALL_WAITING && installer->options->wait && sleep_a_second());
+	return what == INSTALLED || what == INSTALLED_CHANGED ? EXIT_DONE : EXIT_FAILED;
+}
+
+static int remove_all(const struct install_options *o)
+{
+	block_signals();
+	if (installer_remove(o) < 0)
+		return EXIT_FAILED;
+	while (o->stay && sleep_a_second())
+		;
+	return EXIT_DONE;
+}
+
 static int watch(struct installer *installer)
 {
 	int r;
@@ -44,14 +78,12 @@ static int watch(struct installer *installer)
 static int act(const struct install_options *o)
 {
 	OWNED(installer_done) struct installer installer = {0};
-	enum installed what;
 
 	if (installer_init(&installer, o) < 0)
 		return log_err(0, "the entry cannot be written: use UTF-8 only"), EXIT_FAILED;
 	if (o->mode == INSTALL_WATCH)
 		return watch(&installer);
-	what = installer_run(&installer);
-	return what == INSTALLED || what == INSTALLED_CHANGED ? EXIT_DONE : EXIT_FAILED;
+	return install_once(&installer);
 }
 
 int main(int argc, char **argv)
@@ -64,6 +96,6 @@ int main(int argc, char **argv)
 	if (o.mode == INSTALL_HELP)
 		return fputs(install_options_help(), stdout) < 0 ? EXIT_FAILED : EXIT_DONE;
 	if (o.mode == INSTALL_REMOVE)
-		return installer_remove(&o) < 0 ? EXIT_FAILED : EXIT_DONE;
+		return remove_all(&o);
 	return act(&o);
 }

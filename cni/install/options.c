@@ -23,6 +23,8 @@ static const struct option known[] = {
 	{"once", no_argument, NULL, '1'},
 	{"watch", no_argument, NULL, 'w'},
 	{"remove", no_argument, NULL, 'u'},
+	{"wait", no_argument, NULL, 'W'},
+	{"stay", no_argument, NULL, 'S'},
 	{"help", no_argument, NULL, 'h'},
 	{0},
 };
@@ -33,10 +35,12 @@ const char *install_options_help(void)
 	       "Puts sluice-cni onto a node, and into the CNI configuration that its runtime "
 	       "takes.\n"
 	       "  --once              do it and end (the default)\n"
+	       "  --wait              with --once: wait for the primary CNI's configuration\n"
 	       "  --watch             do it, and again whenever somebody undoes it, until "
 	       "SIGTERM,\n"
 	       "                      which leaves everything in place\n"
 	       "  --remove            put everything back\n"
+	       "  --stay              with --remove: then wait for SIGTERM, as a container has to\n"
 	       "  --source FILE       the plugin (/usr/lib/sluice/sluice-cni)\n"
 	       "  --bin-dir DIR       where it goes (/host/opt/cni/bin)\n"
 	       "  --conf-dir DIR      where the configurations are (/host/etc/cni/net.d)\n"
@@ -76,6 +80,12 @@ static void take(struct install_options *o, int option, const char *value)
 		break;
 	case 'r':
 		o->ready_file = value;
+		break;
+	case 'W':
+		o->wait = true;
+		break;
+	case 'S':
+		o->stay = true;
 		break;
 	}
 }
@@ -137,6 +147,8 @@ int install_options_parse(int argc, char **argv, struct install_options *ret,
 		return bad(error, "'%.100s' belongs to no option; see --help", argv[optind]);
 	if (n_modes > 1)
 		return bad(error, "--once, --watch and --remove exclude each other");
+	if ((o.wait && o.mode != INSTALL_ONCE) || (o.stay && o.mode != INSTALL_REMOVE))
+		return bad(error, "--wait goes with --once, --stay with --remove");
 	r = check(&o, error);
 	if (r == 0)
 		*ret = o;

@@ -2,6 +2,8 @@
 #pragma once
 
 /* The command line of sluice-install. Pure but for getopt's own state. */
+#include <stdbool.h>
+
 #define OPTIONS_ERROR_MAX 256
 
 enum install_mode {
@@ -19,6 +21,8 @@ struct install_options {
 	const char *conf_dir;         /* likewise */
 	const char *socket, *timeout; /* for the plugin, as the host sees them */
 	const char *ready_file;       /* NULL: none */
+	bool wait;                    /* with ONCE: while there is no configuration */
+	bool stay;                    /* with REMOVE: until SIGTERM */
 };
 
 /* -EINVAL with one line in `error`. */

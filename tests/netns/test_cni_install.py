@@ -162,6 +162,27 @@ def test_installed_list_works(node, procs):
         host.remove()
 
 
+def test_once_waits_where_it_is_told_to(node):
+    """As an init container does on a node whose CNI is not there yet."""
+    proc = node.procs.start("install", node.argv("--once", "--wait"))
+    wait_for(lambda: "waiting for one" in proc.output(), what="it waits")
+    assert proc.running()
+    node.write("10-net.conflist", LIST)
+    assert proc.wait(10) == 0, proc.output()
+    assert node.has_ours("10-net.conflist") and node.ready.exists()
+
+
+def test_remove_stays_where_it_is_told_to(node):
+    """As a container has to that is to be seen to be done."""
+    node.write("10-net.conflist", LIST)
+    before = node.files()
+    assert node.run().returncode == 0
+    proc = node.procs.start("install", node.argv("--remove", "--stay"))
+    wait_for(lambda: node.files() == before, what="all is as it was")
+    assert proc.running()
+    assert proc.stop(5) == 0, proc.output()
+
+
 # ---- watching ----
 
 def test_watch_waits_for_a_configuration(node):
