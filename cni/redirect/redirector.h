@@ -27,5 +27,8 @@ struct redirector {
 extern const struct redirector redirect_nft; /* redirect_nft.c */
 extern const struct redirector redirect_ipt; /* redirect_ipt.c */
 
+/* For probe(): applies and verifies a plan of nothing in a namespace made for it. */
+int redirector_try(int (*apply)(const struct plan *plan), int (*verify)(const struct plan *plan));
+
 /* What redirect_nft.apply() would tell the kernel, message by message. -ENOMEM. For tests. */
 int redirect_nft_print(const struct plan *plan, FILE *out);
