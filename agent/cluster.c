@@ -44,7 +44,8 @@ struct cluster {
 	/* Any thread. */
 	atomic_bool ready;
 	atomic_uint_fast64_t told_since_ms;
-	atomic_uint told; /* refusals of this second */
+	atomic_uint told;            /* refusals of this second */
+	atomic_uint_fast64_t untold; /* ever */
 
 	/* Of the control thread. */
 	struct known_gateway gateways[GATEWAYS_MAX];
@@ -341,7 +342,10 @@ static bool may_tell(struct cluster *cluster)
 		atomic_store(&cluster->told_since_ms, now);
 		atomic_store(&cluster->told, 0);
 	}
-	return atomic_fetch_add(&cluster->told, 1) < TOLD_A_SECOND;
+	if (atomic_fetch_add(&cluster->told, 1) < TOLD_A_SECOND)
+		return true;
+	atomic_fetch_add(&cluster->untold, 1);
+	return false;
 }
 
 void cluster_denied(struct cluster *cluster, const struct access_record *record)
@@ -375,6 +379,7 @@ void cluster_status(struct cluster *cluster, struct kube_status *ret)
 	pthread_mutex_lock(&cluster->lock);
 	*ret = cluster->status;
 	pthread_mutex_unlock(&cluster->lock);
+	ret->events_dropped += atomic_load(&cluster->untold);
 }
 
 void cluster_ready(struct cluster *cluster)

@@ -48,14 +48,14 @@ static bool is_cluster(const struct plan *plan, const struct addr *a)
 	return false;
 }
 
-static int prove_one(struct pods *pods, int netns_fd, const struct addr *dst)
+static int prove_one(struct pods *pods, int netns_fd, const struct addr *dst, unsigned timeout_ms)
 {
 	int r;
 
 	if (is_cluster(&pods->plan, dst))
 		return -ENETUNREACH; /* it would be looked for in the cluster: nothing can be proved
 				      */
-	r = proof_try(netns_fd, dst, pods->proof.token, PROOF_TIMEOUT_MS);
+	r = proof_try(netns_fd, dst, pods->proof.token, timeout_ms);
 	return r == -EHOSTUNREACH && !addr_is_v4(dst) ? -ENETUNREACH : r;
 }
 
@@ -63,10 +63,13 @@ static int prove_one(struct pods *pods, int netns_fd, const struct addr *dst)
 static int prove(struct pods *pods, const struct pod *pod, int netns_fd, const char *way,
 		 char error[static ENROL_ERROR_MAX])
 {
+	/* Nothing of a CNI's can swallow what stays in the pod: there a machine is slow, no more.
+	 */
+	unsigned timeout_ms = strcmp(way, "ebpf") == 0 ? PROOF_TIMEOUT_MS : 4 * PROOF_TIMEOUT_MS;
 	const struct addr *const dsts[] = {&pods->proof.v4, &pods->proof.v6};
 
 	for (size_t i = 0; pods->proves && i < ARRAY_SIZE(dsts); i++) {
-		int r = prove_one(pods, netns_fd, dsts[i]);
+		int r = prove_one(pods, netns_fd, dsts[i], timeout_ms);
 
 		if (r == 0)
 			continue;

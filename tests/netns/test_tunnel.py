@@ -131,8 +131,8 @@ def test_bad_headers_are_refused_and_counted(tunnel, case):
     with from_node(tunnel) as wire:
         wire.send(BAD[case]() + client_hello("www.example.com"))
         assert wire.rest() == b"", "not a byte comes back"
-    line = tail.wait(decision="DENY")
-    assert line["reason"] == "tunnel_refused" and line["connection_termination_details"], line
+    line = tail.wait(decision="DENY", reason="tunnel_refused")
+    assert line["connection_termination_details"], line
     assert gateway.metrics().value("sluice_tunnel_header_refused_total") == before + 1
 
 
