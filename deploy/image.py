@@ -188,7 +188,8 @@ def sluice_tree(build):
 def main():
     parser = argparse.ArgumentParser(description="makes the container image")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where the programs are")
-    parser.add_argument("--name", action="append", help="name:tag of the image (sluice:latest); may be repeated")
+    parser.add_argument("--name", action="append",
+                        help="name:tag of the image (sluice:latest); may be repeated")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="archive to write")
     where.add_argument("--root", type=Path, help="folder to fill instead")

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sluice on a cluster, by the manifests in deploy/ as users apply them."""
+from cluster import BUILD, REPO
+from procs import wait_for
+
+ARCHIVE = BUILD / "sluice-image.tar"
+DEPLOY = REPO / "deploy"
+OVERLAY = DEPLOY / "overlays/kubernetes-1.20"
+NAMESPACE = "sluice-system"
+AGENTS, GATEWAYS = "app.kubernetes.io/name=sluice-node", "app.kubernetes.io/name=sluice-gateway"
+GATEWAY_LABEL = "sluice.io/egress-gateway"
+ENFORCED = {"sluice.io/egress": "enforced"}
+
+
+def entry(name, namespace, hosts, ports=((443, "TLS"),), **spec):
+    """A ServiceEntry for its own namespace; each port is (number, protocol)."""
+    ports = [{"number": number, "name": f"{protocol.lower()}-{number}", "protocol": protocol}
+             for number, protocol in ports]
+    return {"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"hosts": list(hosts), "ports": ports, "resolution": "NONE", "exportTo": ["."]} | spec}
+
+
+class Sluice:
+    def __init__(self, cluster):
+        self.cluster = cluster
+
+    # ---- as in deploy/README.md ----
+
+    def install(self, gateways=("n3",)):
+        cluster = self.cluster
+        for node in cluster.nodes.values():
+            node.import_image(ARCHIVE)
+        for node in gateways:
+            cluster.kubectl("label", "node", node, f"{GATEWAY_LABEL}=true", "--overwrite")
+        # An API server of 1.20 does not know the validation rules in the definition.
+        cluster.kubectl("apply", "--validate=false", "-k", DEPLOY / "crds")
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s",
+                        "crd/serviceentries.networking.istio.io")
+        cluster.kubectl("apply", "-k", OVERLAY)
+        return self.wait_ready()
+
+    def wait_ready(self):
+        for what in ("daemonset/sluice-node", "deployment/egressgateway"):
+            self.cluster.kubectl("-n", NAMESPACE, "rollout", "status", what, "--timeout=120s", timeout=130)
+        return self
+
+    def uninstall(self):
+        run = self.cluster.kubectl
+        run("-n", NAMESPACE, "delete", "daemonset", "sluice-node", "--ignore-not-found")
+        run("apply", "-k", DEPLOY / "uninstall")
+        run("-n", NAMESPACE, "rollout", "status", "daemonset/sluice-uninstall", "--timeout=120s", timeout=130)
+        run("delete", "-k", DEPLOY / "uninstall")
+        run("delete", "-k", OVERLAY, "--ignore-not-found")
+        run("delete", "-k", DEPLOY / "crds", "--ignore-not-found")
+        run("label", "node", "--all", f"{GATEWAY_LABEL}-")
+
+    # ---- using it ----
+
+    def enforce(self, namespace):
+        self.cluster.kubectl("label", "namespace", namespace, "sluice.io/egress=enforced", "--overwrite")
+
+    def register(self, name, namespace, hosts, **spec):
+        self.cluster.apply(entry(name, namespace, hosts, **spec))
+
+    def deregister(self, name, namespace):
+        self.cluster.kubectl("-n", namespace, "delete", "serviceentry", name)
+
+    def events(self, namespace, reason):
+        """Messages, by the name of the object that they are about."""
+        events = self.cluster.list("event", namespace)
+        return [(event["involvedObject"]["name"], event["message"]) for event in events
+                if event["reason"] == reason]
+
+    # ---- seeing it ----
+
+    def agent_pod(self, node):
+        """Name of the node agent's pod there."""
+        return next(pod["metadata"]["name"] for pod in self.cluster.list("pod", NAMESPACE, AGENTS)
+                    if pod["spec"]["nodeName"] == node and "deletionTimestamp" not in pod["metadata"])
+
+    def ctl(self, node, *args):
+        """sluicectl in the node's agent."""
+        return self.cluster.kubectl("-n", NAMESPACE, "exec", self.agent_pod(node), "-c", "agent", "--",
+                                    "/usr/bin/sluicectl", *args)
+
+    def wait_enrolled(self, pod, node, timeout=20):
+        wait_for(lambda: [pod.namespace, pod.name] in
+                 [line.split()[:2] for line in self.ctl(node, "pods").splitlines()], timeout,
+                 f"{pod.namespace}/{pod.name} is enrolled on {node}", interval=0.2)
+
+    def kill_agent(self, node):
+        """SIGKILL; the kubelet starts it again."""
+        self.cluster.nodes[node].sh("pkill -KILL -x sluice-agent")
+
+
+# ---- what an installation leaves ----
+
+FOOTPRINT = {
+    "nftables": "nft -s list ruleset",
+    "legacy iptables": "iptables-legacy-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'",
+    "rules": "ip -4 rule; ip -6 rule",
+    "routes": "{ ip -4 route show table all; ip -6 route show table all; } | grep -Ev 'fe80|veth'",
+    "links": "ip -o link | cut -d: -f2 | cut -d@ -f1 | grep -v veth",
+    "queueing disciplines": "tc qdisc show | grep clsact",
+    "BPF programs on cgroups": "bpftool cgroup tree /sys/fs/cgroup/unified 2>/dev/null",
+    "pins": "find /sys/fs/bpf -mindepth 1 ! -type d",
+    "plugins": "cd /opt/cni/bin && sha256sum *",
+    "CNI configuration": "cd /etc/cni/net.d && stat -c '%n %a' * && cat *",
+    "files": "find /run/sluice /var/lib/sluice ! -type d 2>/dev/null",
+}
+
+
+def footprint(node):
+    """What Sluice could leave on a node, apart from empty folders: a text for each kind of thing."""
+    return {what: node.sh(f"{script} || true") for what, script in FOOTPRINT.items()}
