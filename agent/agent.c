@@ -644,6 +644,8 @@ int agent_uninstall(const struct config *config)
 			       config->enrol.socket);
 	make_settings(config, &settings);
 	r = pods_uninstall(&settings.pods);
+	if (cluster_uninstall(config) < 0 && r == 0)
+		r = -EIO;
 	if (r == 0)
 		log_info("nothing of sluice is in force on this node any more");
 	config_unref(config);

@@ -12,8 +12,10 @@
 #include "agent.h"
 #include "base/log.h"
 #include "base/owned.h"
+#include "kube/cache.h"
 
 #define TAINT         "sluice.io/agent-not-ready"
+#define CACHE_DIR     "%s/kubernetes" /* of the state */
 #define STATUS_MS     500
 #define TOLD_A_SECOND 100 /* refusals that become Events, at most */
 #define GATEWAYS_MAX  64
@@ -395,6 +397,19 @@ size_t cluster_endpoints(const struct cluster *cluster, const char *name, const 
 	return g ? g->n : 0;
 }
 
+int cluster_uninstall(const struct config *config)
+{
+	OWNED_MEM char *dir = NULL;
+	int r;
+
+	if (asprintf(&dir, CACHE_DIR, config->enrol.state_dir) < 0) {
+		dir = NULL; /* undefined after a failure */
+		return log_err(-ENOMEM, "cannot take away what the API said last");
+	}
+	r = cache_remove(dir);
+	return r < 0 ? log_err(r, "cannot take away what the API said last, in '%s'", dir) : 0;
+}
+
 /* ---- life ---- */
 
 int cluster_new(struct cluster **ret, struct agent *agent)
@@ -409,7 +424,7 @@ int cluster_new(struct cluster **ret, struct agent *agent)
 	c->look.on_expire = on_look;
 	c->instance = pod && *pod ? pod : c->config->node_name;
 	pthread_mutex_init(&c->lock, NULL);
-	if (asprintf(&c->cache_dir, "%s/kubernetes", c->config->enrol.state_dir) < 0) {
+	if (asprintf(&c->cache_dir, CACHE_DIR, c->config->enrol.state_dir) < 0) {
 		c->cache_dir = NULL; /* undefined after a failure */
 		cluster_free(c);
 		return -ENOMEM;

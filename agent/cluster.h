@@ -11,11 +11,15 @@
 
 struct agent;
 struct cluster;
+struct config;
 
 /* Copies what it needs of the agent's configuration. Nothing runs before cluster_feed() is given to
  * the source. -ENOMEM.
  */
 int cluster_new(struct cluster **ret, struct agent *agent);
+
+/* Takes away what agents keep of the API on disk. Logs. -errno. */
+int cluster_uninstall(const struct config *config);
 
 /* When the source has stopped. NULL is fine. */
 void cluster_free(struct cluster *cluster);

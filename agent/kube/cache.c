@@ -271,3 +271,16 @@ int cache_read(const char *dir, const char *server, json_t **ret_parts,
 	*ret_why = why;
 	return -EBADMSG;
 }
+
+int cache_remove(const char *dir)
+{
+	OWNED_FD int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (unlinkat(fd, CACHE_FILE, 0) < 0 && errno != ENOENT)
+		return -errno;
+	if (rmdir(dir) < 0 && errno != ENOTEMPTY && errno != EEXIST && errno != EBUSY)
+		return -errno;
+	return 0;
+}

@@ -29,6 +29,9 @@ struct cache_view {
  */
 int cache_write(const char *dir, const struct cache_view *view, const atomic_bool *stop);
 
+/* Takes it away, with its folder when that is empty then. 0 also when there is none. -errno. */
+int cache_remove(const char *dir);
+
 /* Reads it: *ret_parts (the caller's), and each ServiceEntry (borrowed) to `on_entry`. Nothing is
  * given before the sum was right. -ENOENT: there is none; -EBADMSG with the reason in *ret_why
  * (static) when it is none of ours, damaged, or of another server; -errno. After an error whatever

@@ -189,6 +189,21 @@ static void test_not_there(void **state)
 	assert_int_equal(read_cache(SERVER, &store, &parts, &why), -EFBIG);
 }
 
+static void test_is_removed(void **state)
+{
+	FILE *f;
+
+	(void)state;
+	assert_int_equal(cache_remove(dir), 0); /* there is none */
+	assert_int_equal(mkdir(dir, 0700), 0);
+	f = fopen(path, "we");
+	assert_non_null(f);
+	assert_int_equal(fclose(f), 0);
+	assert_int_equal(cache_remove(dir), 0);
+	assert_int_equal(access(dir, F_OK), -1);
+	assert_int_equal(cache_remove("/dev/null"), -ENOTDIR);
+}
+
 static void test_is_replaced_as_a_whole(void **state)
 {
 	OWNED(free_json) json_t *parts = json_of("{}");
@@ -394,6 +409,7 @@ int main(void)
 		WITH_FOLDER(test_there_and_back),
 		WITH_FOLDER(test_damage),
 		WITH_FOLDER(test_not_there),
+		WITH_FOLDER(test_is_removed),
 		WITH_FOLDER(test_is_replaced_as_a_whole),
 		WITH_LOOP(test_saves_at_the_end),
 		WITH_LOOP(test_saves_after_a_while),
