@@ -90,8 +90,9 @@ def test_nothing_is_left_behind(bare_world):
     assert not bare_world.folder.exists()
 
 
-# Not signal.pause(): a signal that comes just before it would be slept through.
-SLEEPER = ("import sys, time; sys.path.insert(0, sys.argv[1]); from world import World\n"
+# Not signal.pause(): a signal that comes just before it would be slept through. SIGINT is ignored in what a
+# shell runs in the background, and would stay so.
+SLEEPER = ("import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler); sys.path.insert(0, sys.argv[1]); from world import World\n"
            "with World() as w:\n"
            "    print(w.procs.id, *(p.pid for p in w.procs.list), flush=True)\n"
            "    while True: time.sleep(0.1)\n")
@@ -105,7 +106,10 @@ def test_killed_run_is_cleared_away(sig):
         run_id, *pids = run.stdout.readline().split()
         started = {int(pid): start_time(int(pid)) for pid in pids}
         run.send_signal(sig)
-        run.wait(20)
+        try:
+            run.wait(20)
+        finally:
+            run.kill()
     if sig == signal.SIGKILL:
         assert [pid for pid in started if is_alive(pid, started[pid])], "something outlives a SIGKILL"
         with World():
