@@ -111,6 +111,21 @@ FOOTPRINT = {
 }
 
 
+def _others_rules(ruleset):
+    """Each line with its table and chain, in no order: kubelet and kube-proxy make theirs anew, in another order,
+    whenever they start. What is in chains of Kubernetes' own is left out."""
+    table, chain, found = "", "", set()
+    for line in map(str.strip, ruleset.splitlines()):
+        if line.startswith("table "):
+            table, chain = line, ""
+        elif line.startswith(("chain ", "set ", "map ")):
+            chain = line
+        if line not in ("", "}") and not chain.startswith("chain KUBE-"):
+            found.add(f"{table} {chain} {line}")
+    return "\n".join(sorted(found))
+
+
 def footprint(node):
     """What Sluice could leave on a node, apart from empty folders: a text for each kind of thing."""
-    return {what: node.sh(f"{script} || true") for what, script in FOOTPRINT.items()}
+    found = {what: node.sh(f"{script} || true") for what, script in FOOTPRINT.items()}
+    return found | {"nftables": _others_rules(found["nftables"])}

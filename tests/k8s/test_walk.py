@@ -329,5 +329,10 @@ def test_uninstall_leaves_the_nodes_as_they_were(cluster, installed, sluice):
         for what, text in installed.before[name].items():
             assert after[what] == text, f"{name}: {what}"
     for name, pod in installed.early.items():
-        assert pod.curl(WWW + "/").seen_from == cluster.nodes[name].leak_address
+        seen = []
+
+        def is_free(pod=pod, want=cluster.nodes[name].leak_address, seen=seen):
+            seen.append(pod.curl(WWW + "/"))
+            return seen[-1].seen_from == want
+        wait_for(is_free, 30, f"{pod.name} is free again: {seen[-1:]}")
     cluster.kubectl("delete", "namespace", "early", "--wait=false")
