@@ -334,5 +334,8 @@ def test_uninstall_leaves_the_nodes_as_they_were(cluster, installed, sluice):
         def is_free(pod=pod, want=cluster.nodes[name].leak_address, seen=seen):
             seen.append(pod.curl(WWW + "/"))
             return seen[-1].seen_from == want
-        wait_for(is_free, 30, f"{pod.name} is free again: {seen[-1:]}")
+        try:
+            wait_for(is_free, 30)
+        except TimeoutError:
+            raise AssertionError(f"{pod.name} is not free again: {seen[-1]}") from None
     cluster.kubectl("delete", "namespace", "early", "--wait=false")
