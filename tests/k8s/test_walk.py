@@ -22,7 +22,7 @@ class Installed:
     def __init__(self, cluster):
         self.cluster = cluster
         cluster.make_namespace("early", **ENFORCED)
-        self.early = {node: cluster.pod(f"early-{node}", node, "early") for node in NODES}
+        self.early = {node: cluster.pod(f"early-{node}", node, "early", restartPolicy="Always") for node in NODES}
         for pod in self.early.values():  # kube-proxy has done its part on every node, too
             wait_for(lambda p=pod: p.curl(WWW + "/").status == 200, 20, f"{pod.name} is free")
         self.before = {name: footprint(node) for name, node in cluster.nodes.items()}
