@@ -204,7 +204,8 @@ int guard_check_attached(const struct guard_attacher *a, uint32_t ifindex)
 void guard_detach(const struct guard_attacher *a, uint32_t ifindex)
 {
 	guard_late_cancel(a->late, ifindex);
-	detach_filters(ifindex); /* first: closing a link holds the lock that this takes, for long */
+	/* First: closing a link holds the lock that this takes, for long. */
+	detach_filters(ifindex);
 	guard_tc_tidy(ifindex);
 	for (int dir = 0; dir < GUARD_DIR_N_; dir++)
 		unpin(a, ifindex, dir);

@@ -32,7 +32,7 @@ static void verdict_of(struct conn *c, const struct registry *reg, enum outbound
 		.name = f->name ? span_of(f->name) : (struct span){0},
 	};
 
-	/* Not for one that a name let through: an address registered later does not stand in for it. */
+	/* Not for one that a name let through: an address registered later is no substitute. */
 	if (c->early && !f->by_name && decide_early(reg, q.dst, q.ns, ret))
 		return;
 	if (c->told)

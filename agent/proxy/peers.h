@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* Who may speak to a gateway's port: the addresses of the cluster's nodes. Immutable, any thread. */
+/* Who may speak to a gateway's port: the cluster's nodes' addresses. Immutable, any thread. */
 #include <stdbool.h>
 #include <stddef.h>
 

@@ -14,8 +14,8 @@ void nft_socket_close(struct mnl_socket **nl); /* for OWNED() */
 
 /* A request for objects of a table, or for a set's elements. */
 struct nft_question {
-	uint16_t family; /* NFPROTO_* */
-	uint16_t type;   /* NFT_MSG_GET* */
+	uint16_t family;    /* NFPROTO_* */
+	uint16_t type;      /* NFT_MSG_GET* */
 	const char *table;  /* NULL: of all of them */
 	const char *within; /* NULL, or: rules of this chain only; elements of this set */
 };

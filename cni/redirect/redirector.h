@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* The ways of making a plan true. All act on the network namespace that the calling thread is in and
- * do not log above debug level. Any thread. redirect_nft starts no process. redirect_ipt does, and
- * waits for it: to change rules, and to look at rules that it has not seen before.
+/* The ways of making a plan true. All act on the network namespace that the calling thread is in
+ * and do not log above debug level. Any thread. redirect_nft starts no process. redirect_ipt does,
+ * and waits for it: to change rules, and to look at rules that it has not seen before.
  */
 #include <stdio.h>
 
