@@ -5,6 +5,7 @@
 #include <linux/if_link.h>
 #include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <net/if_arp.h>
 #include <netlink/attr.h>
 #include <stdarg.h>
@@ -37,6 +38,7 @@ struct link {
 struct reading {
 	struct pod_links *ret;
 	struct link links[HOST_LINK_MAX_LINKS]; /* as ret->links */
+	size_t on[HOST_LINK_MAX_ADDRS];         /* as ret->addrs: which link has it */
 	unsigned seen_links, seen_addrs;
 	int32_t home; /* what the pod's namespace calls the calling thread's; NO_NSID: nothing */
 };
@@ -50,6 +52,14 @@ __attribute__((format(printf, 3, 4))) static int fail(int r, char error[static H
 	vsnprintf(error, HOST_LINK_ERROR_MAX, format, args);
 	va_end(args);
 	return r;
+}
+
+static int too_many(char error[static HOST_LINK_ERROR_MAX])
+{
+	return fail(-E2BIG, error,
+		    "the pod has more than %d interfaces that lead out, or more than %d addresses "
+		    "on them: give it fewer",
+		    HOST_LINK_MAX_LINKS, HOST_LINK_MAX_ADDRS);
 }
 
 static int fail_errno(int r, char error[static HOST_LINK_ERROR_MAX], const char *what)
@@ -159,22 +169,14 @@ static int list_links(struct nl_sock *sk, struct reading *reading)
 
 /* ---- addresses ---- */
 
-static bool is_listed(const struct reading *reading, uint32_t ifindex)
+/* The links' number when it is none of them. */
+static size_t find_listed(const struct reading *reading, uint32_t ifindex)
 {
-	for (size_t i = 0; i < reading->ret->n_links; i++) {
-		if (reading->links[i].ifindex == ifindex)
-			return true;
-	}
-	return false;
-}
+	size_t i = 0;
 
-static void add_addr(struct pod_links *ret, const struct addr *a)
-{
-	for (size_t i = 0; i < ret->n_addrs; i++) {
-		if (addr_ip_equal(&ret->addrs[i], a))
-			return;
-	}
-	ret->addrs[ret->n_addrs++] = *a;
+	while (i < reading->ret->n_links && reading->links[i].ifindex != ifindex)
+		i++;
+	return i;
 }
 
 static bool read_ip(struct nlattr *attr, uint8_t family, struct addr *ret)
@@ -193,6 +195,7 @@ static int on_addr(void *ctx, struct nlmsghdr *h)
 	struct ifaddrmsg *i = nlmsg_data(h);
 	struct nlattr *tb[IFA_MAX + 1];
 	struct addr a;
+	size_t link;
 
 	if (h->nlmsg_type != RTM_NEWADDR)
 		return 0;
@@ -200,14 +203,16 @@ static int on_addr(void *ctx, struct nlmsghdr *h)
 		return -E2BIG;
 	if (nlmsg_parse(h, sizeof(*i), tb, IFA_MAX, NULL) < 0)
 		return -EBADMSG;
-	if (!is_listed(reading, i->ifa_index))
+	link = find_listed(reading, i->ifa_index);
+	if (link == reading->ret->n_links)
 		return 0;
 	/* With IPv4, and point to point, IFA_ADDRESS is the other end's. */
 	if (!read_ip(tb[IFA_LOCAL] ? tb[IFA_LOCAL] : tb[IFA_ADDRESS], i->ifa_family, &a))
 		return 0;
 	if (reading->ret->n_addrs == HOST_LINK_MAX_ADDRS)
 		return -E2BIG;
-	add_addr(reading->ret, &a);
+	reading->on[reading->ret->n_addrs] = link;
+	reading->ret->addrs[reading->ret->n_addrs++] = a;
 	return 0;
 }
 
@@ -310,6 +315,99 @@ static int find_peers(struct reading *reading, char error[static HOST_LINK_ERROR
 	return 0;
 }
 
+/* ---- what was known before ---- */
+
+static bool has_addr(const struct pod_links *links, const struct addr *a)
+{
+	for (size_t i = 0; i < links->n_addrs; i++) {
+		if (addr_ip_equal(&links->addrs[i], a))
+			return true;
+	}
+	return false;
+}
+
+/* By the end that the pod cannot change, where there is one. */
+static bool has_link(const struct pod_links *links, const struct host_link *l)
+{
+	for (size_t i = 0; i < links->n_links; i++) {
+		const struct host_link *k = &links->links[i];
+
+		if (k->ifindex == l->ifindex &&
+		    (k->ifindex != 0 ||
+		     (strcmp(k->name, l->name) == 0 && strcmp(k->kind, l->kind) == 0)))
+			return true;
+	}
+	return false;
+}
+
+static bool is_there(const struct pod_links *seen, const struct host_link *l)
+{
+	char name[IF_NAMESIZE];
+
+	return l->ifindex ? if_indextoname(l->ifindex, name) != NULL : has_link(seen, l);
+}
+
+/* The known links that are there, then the others that were seen. */
+static int join_links(const struct pod_links *known, const struct pod_links *seen,
+		      struct pod_links *ret)
+{
+	int news = 0;
+
+	for (size_t i = 0; i < known->n_links; i++) {
+		if (is_there(seen, &known->links[i]))
+			ret->links[ret->n_links++] = known->links[i];
+	}
+	for (size_t i = 0; i < seen->n_links; i++) {
+		if (has_link(known, &seen->links[i]))
+			continue;
+		if (ret->n_links == HOST_LINK_MAX_LINKS)
+			return -E2BIG;
+		ret->links[ret->n_links++] = seen->links[i];
+		news = 1;
+	}
+	return news;
+}
+
+static bool lost_link(const struct pod_links *known, const struct pod_links *now)
+{
+	for (size_t i = 0; i < known->n_links; i++) {
+		if (!has_link(now, &known->links[i]))
+			return true;
+	}
+	return false;
+}
+
+static int add_addr(struct pod_links *ret, const struct addr *a)
+{
+	if (has_addr(ret, a))
+		return 0;
+	if (ret->n_addrs == HOST_LINK_MAX_ADDRS)
+		return -E2BIG;
+	ret->addrs[ret->n_addrs++] = *a;
+	return 0;
+}
+
+/* `ret` has its links already. */
+static int join_addrs(const struct pod_links *known, const struct reading *reading,
+		      struct pod_links *ret)
+{
+	const struct pod_links *seen = reading->ret;
+	bool first = known->n_links == 0, lost = lost_link(known, ret);
+	int r = 0;
+
+	for (size_t i = 0; i < known->n_addrs && r == 0; i++) {
+		if (!lost || has_addr(seen, &known->addrs[i]))
+			r = add_addr(ret, &known->addrs[i]);
+	}
+	for (size_t i = 0; i < seen->n_addrs && r == 0; i++) {
+		const struct host_link *l = &seen->links[reading->on[i]];
+
+		if (first || (l->ifindex != 0 && !has_link(known, l)))
+			r = add_addr(ret, &seen->addrs[i]);
+	}
+	return r;
+}
+
 /* ---- all of it ---- */
 
 static int list_all(struct nl_sock *sk, int home, struct reading *reading)
@@ -346,19 +444,16 @@ static int read_inside(int netns_fd, struct reading *reading,
 		if (r != -EAGAIN)
 			break;
 	}
-	if (r == -E2BIG)
-		return fail(r, error,
-			    "the pod has more than %d interfaces that lead out, or more than %d "
-			    "addresses on them: give it fewer",
-			    HOST_LINK_MAX_LINKS, HOST_LINK_MAX_ADDRS);
-	return r < 0 ? fail_errno(r, error, "list the pod's interfaces") : 0;
+	return r == -E2BIG ? too_many(error)
+			   : (r < 0 ? fail_errno(r, error, "list the pod's interfaces") : 0);
 }
 
-int pod_links_read(int netns_fd, struct pod_links *ret, char error[static HOST_LINK_ERROR_MAX])
+int pod_links_read(int netns_fd, const struct pod_links *known, struct pod_links *ret,
+		   char error[static HOST_LINK_ERROR_MAX])
 {
-	struct pod_links links = {0};
+	struct pod_links links = {0}, joined = {0};
 	struct reading reading = {.ret = &links, .home = NO_NSID};
-	int r;
+	int r, news;
 
 	r = read_inside(netns_fd, &reading, error);
 	if (r < 0)
@@ -370,6 +465,10 @@ int pod_links_read(int netns_fd, struct pod_links *ret, char error[static HOST_L
 	r = find_peers(&reading, error);
 	if (r < 0)
 		return r;
-	*ret = links;
-	return 0;
+	news = join_links(known, &links, &joined);
+	r = news < 0 ? news : join_addrs(known, &reading, &joined);
+	if (r < 0)
+		return too_many(error);
+	*ret = joined;
+	return news;
 }

@@ -27,9 +27,18 @@ struct pod_links {
 };
 
 /* Reads them by netlink: enters the pod's namespace for its links and addresses, and finds each
- * veth's peer by IFLA_LINK and IFLA_LINK_NETNSID in the calling thread's. 0; -ENODEV when the pod
- * has no interface but `lo`; -E2BIG beyond the bounds; -errno, each with what is wrong, and what to
- * do, in `error`. A link without a peer in this namespace (ipvlan, macvlan, SR-IOV; a veth to
- * elsewhere) has ifindex 0: the caller decides whether that will do.
+ * veth's peer by IFLA_LINK and IFLA_LINK_NETNSID in the calling thread's. A link without a peer in
+ * this namespace (ipvlan, macvlan, SR-IOV; a veth to elsewhere) has ifindex 0: the caller decides
+ * whether that will do.
+ *
+ * `known` is what was read before, all zero for the first time; afterwards processes may run in the
+ * pod that add what they like. So its links stay for as long as their peers are there, wherever the
+ * pod has put its own ends, and so do addresses, seen or not, until one of those links is gone. Of
+ * other addresses only those are taken that are on a link whose peer came since: no pod can make
+ * one of those. `ret` may be `known`.
+ *
+ * 0: no other links than the known ones; 1: there is another. -ENODEV when the pod has no interface
+ * but `lo`; -E2BIG beyond the bounds; -errno, each with what is wrong, and what to do, in `error`.
  */
-int pod_links_read(int netns_fd, struct pod_links *ret, char error[static HOST_LINK_ERROR_MAX]);
+int pod_links_read(int netns_fd, const struct pod_links *known, struct pod_links *ret,
+		   char error[static HOST_LINK_ERROR_MAX]);

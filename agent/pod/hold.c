@@ -138,7 +138,8 @@ static int hold_outside(struct pods *pods, struct pod *pod, int netns_fd,
 	}
 	if (!has_host_ends(&pod->state.links)) {
 		snprintf(error, ENROL_ERROR_MAX,
-			 "ebpf: it has an interface without an end in the node's namespace");
+			 "ebpf: it has an interface without an end in the node's namespace, so "
+			 "rules inside are needed (redirect.backend: auto or nftables)");
 		return -EOPNOTSUPP;
 	}
 	r = origins_add(pods->origins, pod->state.links.addrs, pod->state.links.n_addrs, pod->id);
@@ -223,21 +224,9 @@ static int hold_by(struct pods *pods, struct pod *pod, enum redirect_backend way
 	return r;
 }
 
-/* What it looks like from outside; written down once, so that nothing is legitimate that a process
- * in the pod adds later.
- */
-static int read_links(struct pods *pods, struct pod *pod, int netns_fd,
-		      char error[static ENROL_ERROR_MAX])
+static int need_host_ends(const struct pod_links *links, char error[static ENROL_ERROR_MAX])
 {
-	struct pod_links *links = &pod->state.links;
-	int r;
-
-	if (!pods->guard || links->n_links > 0)
-		return 0;
-	r = pod_links_read(netns_fd, links, error);
-	if (r < 0 && pods->guard_required)
-		return r;
-	for (size_t i = 0; r == 0 && pods->guard_required && i < links->n_links; i++) {
+	for (size_t i = 0; i < links->n_links; i++) {
 		if (links->links[i].ifindex > 0)
 			continue;
 		snprintf(error, ENROL_ERROR_MAX,
@@ -247,6 +236,29 @@ static int read_links(struct pods *pods, struct pod *pod, int netns_fd,
 		return -ENODEV;
 	}
 	return 0;
+}
+
+/* What it looks like from outside; addresses once, so that none is legitimate that a process in the
+ * pod adds later. One without an end out here that comes later is no reason to refuse: most are a
+ * process's own (tun). It gets no address, and rules inside. 1: it has another link than before.
+ */
+static int look_at_links(struct pods *pods, struct pod *pod, int netns_fd,
+			 char error[static ENROL_ERROR_MAX])
+{
+	struct pod_links *links = &pod->state.links;
+	bool first = links->n_links == 0;
+	int r;
+
+	if (!pods->guard || pod->state.by_cgroup)
+		return 0;
+	r = pod_links_read(netns_fd, links, links, error);
+	if (r < 0)
+		return first && pods->guard_required ? r : 0;
+	if (first && pods->guard_required && need_host_ends(links, error) < 0) {
+		*links = (struct pod_links){0};
+		return -ENODEV;
+	}
+	return r;
 }
 
 static int hold_cgroup(struct pods *pods, struct pod *pod, char error[static ENROL_ERROR_MAX])
@@ -283,8 +295,7 @@ int hold(struct pods *pods, struct pod *pod, int netns_fd, char error[static ENR
 
 	if (pod->state.by_cgroup)
 		return hold_cgroup(pods, pod, error);
-	r = read_links(pods, pod, netns_fd, why);
-
+	r = look_at_links(pods, pod, netns_fd, why);
 	if (r < 0) {
 		char ignored[INSIDE_ERROR_MAX];
 
@@ -342,11 +353,57 @@ static void say_repaired(struct pods *pods, struct pod *pod, const char *what)
 		 pod->state.pod.name, what, strstr(what, " was") ? "has" : "have");
 }
 
+/* Guards around the links that came since; what is captured already goes on. */
+static int hold_links(struct pods *pods, struct pod *pod, int netns_fd,
+		      char error[static ENROL_ERROR_MAX])
+{
+	const struct pod_links *links = &pod->state.links;
+	bool steered = pod->state.backend == REDIRECT_EBPF;
+	int r = 0;
+
+	if (steered && !has_host_ends(links))
+		return hold(pods, pod, netns_fd, error); /* rules inside take what nobody steers */
+	if (steered)
+		r = origins_add(pods->origins, links->addrs, links->n_addrs, pod->id);
+	if (r < 0) {
+		snprintf(error, ENROL_ERROR_MAX, "cannot keep its addresses: %s",
+			 strerrordesc_np(-r));
+		return r;
+	}
+	return around_add(pods, pod, steered, error);
+}
+
+/* A pod may get another interface while it lives (Multus, a second network). 1: it did. */
+static int take_new_links(struct pods *pods, struct pod *pod, int netns_fd,
+			  char error[static ENROL_ERROR_MAX])
+{
+	struct pod_links before = pod->state.links;
+	int r = look_at_links(pods, pod, netns_fd, error);
+
+	if (r <= 0)
+		return r;
+	r = hold_links(pods, pod, netns_fd, error);
+	if (r < 0) {
+		pod->state.links = before; /* the next time it is news again */
+		return r;
+	}
+	log_info("pod '%s/%s' has another interface by now: it is guarded like the first",
+		 pod->state.pod.ns, pod->state.pod.name);
+	r = state_write(pods->state_dir, &pod->state);
+	if (r < 0)
+		log_warn(r, "cannot write the state of pod '%s/%s', ignoring", pod->state.pod.ns,
+			 pod->state.pod.name);
+	return 1;
+}
+
 int hold_repair(struct pods *pods, struct pod *pod, int netns_fd,
 		char error[static ENROL_ERROR_MAX])
 {
 	int r, done = 0;
 
+	r = take_new_links(pods, pod, netns_fd, error);
+	if (r < 0)
+		return r;
 	if (around_verify(pods, pod) < 0) {
 		r = pod->state.by_cgroup
 			    ? hold_cgroup(pods, pod, error)
@@ -375,39 +432,10 @@ int hold_repair(struct pods *pods, struct pod *pod, int netns_fd,
 	return done;
 }
 
-static bool has_link(const struct pod_links *links, uint32_t ifindex)
-{
-	for (size_t i = 0; i < links->n_links; i++) {
-		if (links->links[i].ifindex == ifindex)
-			return true;
-	}
-	return false;
-}
-
-/* Is there an interface that no guard stands at yet? */
-static bool links_changed(const struct pod *pod, int netns_fd, struct pod_links *ret)
-{
-	char ignored[HOST_LINK_ERROR_MAX];
-
-	if (pod->state.by_cgroup || pod_links_read(netns_fd, ret, ignored) < 0)
-		return false;
-	for (size_t i = 0; i < ret->n_links; i++) {
-		if (!has_link(&pod->state.links, ret->links[i].ifindex))
-			return true;
-	}
-	return false;
-}
-
 int hold_again(struct pods *pods, struct pod *pod, int netns_fd, char error[static ENROL_ERROR_MAX])
 {
-	struct pod_links links;
-	int r;
+	int r = hold_repair(pods, pod, netns_fd, error);
 
-	if (pods->guard && links_changed(pod, netns_fd, &links)) {
-		pod->state.links = links;
-		return hold(pods, pod, netns_fd, error);
-	}
-	r = hold_repair(pods, pod, netns_fd, error);
 	if (r >= 0 && pod->state.backend == REDIRECT_EBPF && !pod->state.by_cgroup)
 		r = prove_without_rules(pods, pod, netns_fd, error);
 	return r < 0 ? r : 0;

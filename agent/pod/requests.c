@@ -77,27 +77,50 @@ static void forget_ghosts(struct pods *pods, const struct pod *pod)
 	}
 }
 
+/* Takes the place of whoever was enrolled there. Processes may run in it since then: what its
+ * interfaces were is known from before.
+ */
+static int take_place(struct pods *pods, struct pod_state *state, struct pod **ret, bool *ret_taken)
+{
+	struct pod *before = pods_find_netns(pods, state->dev, state->ino);
+	int r;
+
+	*ret_taken = before != NULL;
+	if (before)
+		state->links = before->state.links;
+	r = pod_new(pods, state, ret);
+	if (r < 0)
+		return r;
+	/* Its listeners are in the way of the new ones. Rules and guards stay meanwhile. */
+	if (before && !before->ghost)
+		pods_release(pods, before);
+	return 0;
+}
+
 static int enrol_new(struct pods *pods, const struct enrol_request *q, const struct subject *what,
 		     char error[static ENROL_ERROR_MAX])
 {
 	OWNED(pod_state_done) struct pod_state state = {0};
 	struct pod *pod = NULL;
+	bool taken;
 	int r;
 
 	r = make_state(pods, q, what, &state);
 	if (r == 0)
-		r = pod_new(pods, &state, &pod);
+		r = take_place(pods, &state, &pod, &taken);
 	if (r < 0)
 		return pods_refuse(&q->pod, r, error, "%s", strerrordesc_np(-r));
 
 	r = hold(pods, pod, what->netns_fd, error);
 	if (r == 0)
 		r = remember(pods, pod, error);
-	if (r < 0) {
+	pod->failed = r < 0;
+	if (r == 0 || taken) /* what was known is kept, and tried again */
+		pods_push(pods, pod);
+	else
 		pods_release(pods, pod);
+	if (r < 0)
 		return r;
-	}
-	pods_push(pods, pod);
 	forget_ghosts(pods, pod);
 	return 0;
 }
@@ -232,9 +255,7 @@ static int enrol_admitted(struct pods *pods, const struct enrol_request *q,
 	}
 	if (old->held && strcmp(old->state.service_account, q->service_account) == 0)
 		return enrol_again(pods, old, q, &what, error);
-	/* Another identity, or a failed one: its listeners are in the way of the new ones. Rules
-	 * and guards stay meanwhile. */
-	pods_release(pods, old);
+	/* Another identity, or a failed one. */
 	return enrol_new(pods, q, &what, error);
 }
 

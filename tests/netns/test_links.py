@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pod's interfaces are is known from its enrolment: what its processes add is not its own, and what
+the node adds later is guarded like the first."""
+import socket
+
+import pytest
+from attack import OUT4, Attack, inside, make_careless
+from attackers import attacker, newcomer  # noqa: F401
+from conftest import make_world
+from each_backend import backend, node_config  # noqa: F401
+from procs import wait_for
+from servers import WWW
+from watch import NODE_IP4
+
+OWN = "10.244.1.99"  # of the pods' network, and nobody's
+
+
+@pytest.fixture(scope="module")
+def world(built, backend):
+    for world in make_world():
+        make_careless(world)
+        world.backend = backend
+        yield world.start(node=node_config(backend))
+
+
+def status(world, pod, *curl):
+    return world.curl(pod, f"http://{WWW[0]}/", "-H", "Host: www.example.com", *curl, timeout=3).status
+
+
+def passes(pod, source):
+    """Within the cluster, where every pod's rules let it go: only the guard asks who says so."""
+    return pod.run(["ping", "-c1", "-W1", "-I", source, NODE_IP4]).returncode == 0
+
+
+def take_address(pod):
+    """As root in the pod; the node's neighbours answer for it."""
+    pod.ip(f"addr add {OWN}/24 dev eth0")
+
+
+# ---- addresses that a process in the pod adds ----
+
+def another_service_account(world, pod):
+    pod.service_account = "other-sa"
+    world.enroll(pod)
+
+
+def enrolled_again(world, pod):
+    world.enroll(pod)
+
+
+def with_an_interface_of_its_own(world, pod):
+    """On top of its own, and one that leads to a process."""
+    inside(pod, "ip", "link", "add", "mv0", "link", "eth0", "type", "macvlan", "mode", "bridge")
+    inside(pod, "ip", "tuntap", "add", "tun9", "mode", "tun")
+    pod.ip("link set tun9 up", f"addr add {OWN}/32 dev tun9")
+    done = world.enroll(pod, check=False)
+    if world.backend == "ebpf":  # and no other allowed
+        assert done.returncode == 1 and "rules inside are needed" in done.stderr
+        inside(pod, "ip", "link", "del", "tun9")
+        done = world.enroll(pod, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def the_agent_starts_again(world, pod):
+    world.agents["node"].kill()
+    world.agents["node"].start()
+    world.wait_gateway_healthy()
+
+
+CHANGES = [another_service_account, enrolled_again, with_an_interface_of_its_own, the_agent_starts_again]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_address_of_its_own_making_stays_a_forged_one(world, attacker, change):
+    take_address(attacker)
+    assert not passes(attacker, OWN)
+    change(world, attacker)
+    assert not passes(attacker, OWN)
+    wait_for(lambda: status(world, attacker) == 200, 10, "its own is served")
+
+
+def test_an_address_from_before_is_its_own(world, newcomer):
+    take_address(newcomer)
+    world.enroll(newcomer)
+    assert passes(newcomer, OWN)
+    enrolled_again(world, newcomer)
+    another_service_account(world, newcomer)
+    assert passes(newcomer, OWN)
+
+
+# ---- another interface, while it lives ----
+
+NET1, NET1_NODE = "10.245.1.2", "10.245.1.1"
+
+
+@pytest.fixture(name="net1")
+def add_net1(world, attacker):
+    """As Multus adds one: its other end is in the node's namespace."""
+    other_end = attacker.pod + "-1"
+    world.node.ip(f"link add {other_end} type veth peer name net1 netns {attacker.name}",
+                  f"link set {other_end} up", f"addr add {NET1_NODE}/24 dev {other_end}")
+    attacker.ip("link set net1 up", f"addr add {NET1}/24 dev net1",
+                f"route add default via {NET1_NODE} dev net1 table 77", f"rule add from {NET1} lookup 77")
+
+
+def leaves(world, pod):
+    with Attack(world, pod) as attack:
+        attack.all_of(OUT4, prepare=lambda sock: sock.bind((NET1, 0)))
+        attack.all_of(OUT4, prepare=lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"net1"))
+        assert attack.made() > 0
+        return bool(attack.arrived())
+
+
+@pytest.mark.usefixtures("net1")
+def test_it_is_guarded_and_served_like_the_first(world, attacker):
+    """At once where the plugin is in the other network's chain, and else before long."""
+    enrolled_again(world, attacker)
+    assert not leaves(world, attacker)
+    assert status(world, attacker, "--interface", NET1) == 200
+    assert status(world, attacker) == 200
+    the_agent_starts_again(world, attacker)
+    assert not leaves(world, attacker)
+    wait_for(lambda: status(world, attacker, "--interface", NET1) == 200, 10, "it is served after a restart")
+
+
+@pytest.mark.usefixtures("net1")
+def test_it_is_found(world, attacker):
+    log = world.agents["node"].errors
+    wait_for(lambda: f"pod '{attacker.ref}' has another interface" in log(whole=True), 25, "it is found")
+    assert not leaves(world, attacker)
+
+
+@pytest.mark.usefixtures("net1")
+def test_moving_the_first_away_does_not_hide_it(world, attacker):
+    """Into a namespace of the pod's own: the guard at its other end stays."""
+    with Attack(world, attacker) as attack:
+        nest = attack.nested("link set eth0 netns NEST")
+        enrolled_again(world, attacker)
+        the_agent_starts_again(world, attacker)
+        nest.ip("link set eth0 up", f"addr add {attacker.ip4}/24 dev eth0")
+        attack.moved_to(nest)
+        for packet in (attack.udp_packet(), attack.tcp_packet(), attack.echo_packet()):
+            attack.frame(packet)
+        assert attack.made() > 0
+        assert attack.arrived() == []
