@@ -622,26 +622,48 @@ int agent_run(const struct config *config)
 	return r;
 }
 
-/* Somebody answers on the enrolment socket. */
-static bool agent_runs(const char *socket_path)
+/* Connected when somebody answers on the enrolment socket, for the caller to close; else -errno. */
+static int reach_agent(const char *socket_path)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
-	OWNED_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	OWNED_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || strlen(socket_path) >= sizeof(sa.sun_path))
-		return false;
+		return -EINVAL;
 	strcpy(sa.sun_path, socket_path);
-	return connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno == EAGAIN;
+	return connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 ? TAKE_FD(fd) : -errno;
 }
 
-int agent_uninstall(const struct config *config)
+/* It hangs up on those who ask nothing, too: then it is asked again whether it is there. */
+static int wait_for_end(const char *socket_path, bool wait)
+{
+	bool said = false;
+
+	for (;;) {
+		OWNED_FD int fd = reach_agent(socket_path);
+		char byte;
+
+		if (fd < 0)
+			return 0;
+		if (!wait)
+			return log_err(-EBUSY, "an agent runs (it answers on '%s'): stop it first",
+				       socket_path);
+		if (!said)
+			log_info("waiting for the agent that answers on '%s' to end", socket_path);
+		said = true;
+		while (recv(fd, &byte, sizeof(byte), 0) < 0 && errno == EINTR)
+			;
+	}
+}
+
+int agent_uninstall(const struct config *config, bool wait)
 {
 	struct pods_settings settings;
 	int r;
 
-	if (agent_runs(config->enrol.socket))
-		return log_err(-EBUSY, "an agent runs (it answers on '%s'): stop it first",
-			       config->enrol.socket);
+	r = wait_for_end(config->enrol.socket, wait);
+	if (r < 0)
+		return r;
 	make_settings(config, &settings);
 	r = pods_uninstall(&settings.pods);
 	if (cluster_uninstall(config) < 0 && r == 0)

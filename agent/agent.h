@@ -43,9 +43,9 @@ struct agent {
 int agent_run(const struct config *config);
 
 /* For a node where no agent runs any more: takes away what it left in force, so that pods are as
- * they were before. Logs. -EBUSY when one runs, -errno.
+ * they were before. While one runs: waits for its end, or -EBUSY. Logs. -errno.
  */
-int agent_uninstall(const struct config *config);
+int agent_uninstall(const struct config *config, bool wait);
 
 /* For cluster.c: what the API says has changed. Control thread; also while the agent ends. Takes
  * the reference to `peers`.

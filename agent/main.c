@@ -14,6 +14,7 @@ static const char usage[] =
 	"                                     registry's files, and exit 1 if anything is\n"
 	"sluice-agent --config FILE --uninstall   when no agent runs: take away rules, guards and\n"
 	"                                     state, so that pods are as they were before\n"
+	"  --wait                             until none runs any more\n"
 	"sluice-agent --version\n"
 	"  --log-level error|warning|info|debug\n";
 
@@ -21,6 +22,7 @@ static const struct option options[] = {
 	{"config", required_argument, NULL, 'c'},
 	{"check", no_argument, NULL, 'k'},
 	{"uninstall", no_argument, NULL, 'u'},
+	{"wait", no_argument, NULL, 'w'},
 	{"log-level", required_argument, NULL, 'l'},
 	{"version", no_argument, NULL, 'V'},
 	{"help", no_argument, NULL, 'h'},
@@ -61,7 +63,7 @@ int main(int argc, char **argv)
 {
 	const struct config *config;
 	const char *path = NULL;
-	bool only_check = false, uninstall = false;
+	bool only_check = false, uninstall = false, wait = false;
 	int o;
 
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -74,6 +76,9 @@ int main(int argc, char **argv)
 			break;
 		case 'u':
 			uninstall = true;
+			break;
+		case 'w':
+			wait = true;
 			break;
 		case 'l':
 			if (set_level(optarg) < 0)
@@ -99,6 +104,6 @@ int main(int argc, char **argv)
 	if (only_check)
 		return check(config);
 	if (uninstall)
-		return agent_uninstall(config) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+		return agent_uninstall(config, wait) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 	return agent_run(config) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

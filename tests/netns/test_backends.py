@@ -249,9 +249,11 @@ def test_uninstall_leaves_nothing(world, newcomer, backend, attach):
     assert everything(world) != before
     done = world.node.run(uninstall)
     assert done.returncode == 1 and "stop it first" in done.stderr, done.stderr
+    waiting = world.node.popen([*uninstall, "--wait"], "uninstall")
+    wait_for(lambda: "waiting for the agent" in waiting.log.read_text(), 10, "it waits")
+    assert everything(world) != before
     node.stop()
-    done = world.node.run(uninstall)
-    assert done.returncode == 0, done.stderr
+    assert waiting.wait(10) == 0, waiting.log.read_text()
     assert everything(world) == before
     assert rules_inside(newcomer) == set()
     if backend != "iptables":  # whose tools leave empty tables of the system's names behind
