@@ -3,7 +3,6 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "base/log.h"
 #include "base/owned.h"
 #include "guard/bpf_log.h"
+#include "guard/bpf_ring.h"
 
 #define GONE_MAX    64
 #define GONE_FOR_MS 1000 /* no packet is on its way for so long */
@@ -24,7 +24,8 @@ struct ebpf {
 	struct guard_maps maps;
 	struct guard_attacher attacher;
 	struct guard_late *late;
-	struct guard_events *events;
+	struct bpf_ring *events;
+	struct guard_hooks hooks;
 	bool kept;        /* a former agent's maps are in use */
 	unsigned buckets; /* of each pod's part of the flow table */
 	/* Pods that were removed a moment ago: a packet that was on its way just then may have put
@@ -35,16 +36,6 @@ struct ebpf {
 	size_t n_gone;
 	bool more_gone; /* than there was room for */
 };
-
-int guard_fail(int r, char error[static GUARD_ERROR_MAX], const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(error, GUARD_ERROR_MAX, format, args);
-	va_end(args);
-	return r;
-}
 
 static unsigned buckets_of(unsigned flows)
 {
@@ -232,6 +223,13 @@ static int prepare(struct ebpf *e, bool tcx, const struct guard_config *config,
 	return 0;
 }
 
+static void on_event(void *ctx, const void *record)
+{
+	const struct ebpf *e = ctx;
+
+	e->hooks.on_event(e->hooks.ctx, record);
+}
+
 static int start(struct ebpf *e, struct loop *loop, const struct guard_hooks *hooks,
 		 char error[static GUARD_ERROR_MAX])
 {
@@ -247,7 +245,8 @@ static int start(struct ebpf *e, struct loop *loop, const struct guard_hooks *ho
 	}
 	e->attacher.late = e->late;
 	guard_late_close(e->late, link);
-	r = guard_events_new(&e->events, loop, e->maps.events, hooks);
+	e->hooks = *hooks;
+	r = bpf_ring_new(&e->events, loop, e->maps.events, sizeof(struct guard_event), on_event, e);
 	return r < 0 ? guard_fail(r, error, "cannot listen to the guard: %s", strerrordesc_np(-r))
 		     : 0;
 }
@@ -276,7 +275,7 @@ static void ebpf_close(void *self)
 	struct ebpf *e = self;
 
 	timer_stop(e->loop, &e->settle_gone);
-	guard_events_free(e->events);
+	bpf_ring_free(e->events);
 	guard_late_free(e->late);
 	guard_load_close(e->load);
 	free(e->pin_dir);

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "guard/bpf_pin.h"
+#include "guard/guard_fail.h"
 #include "guard/guard_ops.h"
 
 enum guard_dir {
@@ -28,12 +30,7 @@ struct guard_maps {
 	unsigned n_frags;             /* slots of each pod */
 };
 
-__attribute__((format(printf, 3, 4))) int guard_fail(int r, char error[static GUARD_ERROR_MAX],
-						     const char *format, ...);
-
 /* ---- guard_pins.c: folders and names in the BPF file system ---- */
-
-#define GUARD_PATH_MAX 512
 
 /* What is pinned: DIR/sluice_pods, ..., and DIR/links/IFINDEX-in and -out, with DIR =
  * PIN_DIR/guard-vN. An interface's number is what the maps are keyed with, and a link that is
@@ -197,14 +194,6 @@ void guard_late_cancel(struct guard_late *late, uint32_t ifindex);
 void guard_late_close(struct guard_late *late, int link_fd); /* takes it; -1 is fine */
 /* Ends the thread, with what is to be closed closed. NULL is fine. */
 void guard_late_free(struct guard_late *late);
-
-/* ---- guard_events.c ---- */
-
-struct guard_events;
-
-int guard_events_new(struct guard_events **ret, struct loop *loop, int map_fd,
-		     const struct guard_hooks *hooks);
-void guard_events_free(struct guard_events *events); /* not from its callback; NULL is fine */
 
 /* ---- guard_attach.c: one interface, whichever way ---- */
 

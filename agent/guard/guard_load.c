@@ -7,7 +7,6 @@
 
 #include "base/owned.h"
 #include "bpf/guard.skel.h"
-#include "guard/bpf_log.h"
 #include "guard/guard_ebpf.h"
 
 struct guard_load {
@@ -27,59 +26,20 @@ void guard_load_close(struct guard_load *load)
 	free(load);
 }
 
-/* -EOPNOTSUPP: no reason to hope for this way of standing guard. */
-static int refused(int r, const char *what, char error[static GUARD_ERROR_MAX])
-{
-	char cause[160];
-
-	guard_fail(r, error, "cannot %s: %s%s%s", what, bpf_log_cause(r, cause, sizeof(cause)),
-		   bpf_log_last()[0] ? "; libbpf: " : "", bpf_log_last());
-	return r == -ENOMEM ? r : -EOPNOTSUPP;
-}
-
-/* Before anything large is tried: whether we may at all. libbpf lifts RLIMIT_MEMLOCK by itself on
- * kernels that charge BPF's memory to it (before 5.11).
- */
-static int ask_bpf(char error[static GUARD_ERROR_MAX])
-{
-	OWNED_FD int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "sluice_probe", 4, 4, 1, NULL);
-
-	return fd < 0 ? refused(fd, "use eBPF", error) : 0;
-}
-
 /* ---- maps of a former agent ---- */
 
-static bool fits(const struct bpf_map *map, int fd)
-{
-	struct bpf_map_info info = {0};
-	__u32 len = sizeof(info);
-
-	return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == bpf_map__type(map) &&
-	       info.key_size == bpf_map__key_size(map) &&
-	       info.value_size == bpf_map__value_size(map) &&
-	       info.max_entries == bpf_map__max_entries(map) &&
-	       info.map_flags == bpf_map__map_flags(map);
-}
-
-/* 1: pinned and good. 0: not pinned. -ESTALE: of another layout. -errno. */
 static int look_at(const struct bpf_map *map, const struct guard_pins *pins)
 {
 	char path[GUARD_PATH_MAX];
-	OWNED_FD int fd = bpf_obj_get(guard_pins_map(pins, bpf_map__name(map), path));
 
-	if (fd == -ENOENT)
-		return 0;
-	if (fd < 0)
-		return fd;
-	return fits(map, fd) ? 1 : -ESTALE;
+	return bpf_pin_look(map, guard_pins_map(pins, bpf_map__name(map), path));
 }
 
 static int reuse(struct bpf_map *map, const struct guard_pins *pins)
 {
 	char path[GUARD_PATH_MAX];
-	OWNED_FD int fd = bpf_obj_get(guard_pins_map(pins, bpf_map__name(map), path));
 
-	return fd < 0 ? fd : bpf_map__reuse_fd(map, fd);
+	return bpf_pin_reuse(map, guard_pins_map(pins, bpf_map__name(map), path));
 }
 
 /* All of those that are pinned, or none: programs of one load share one set. */
@@ -176,7 +136,7 @@ static int load_all(struct guard_load *load, const struct guard_pins *pins,
 
 	load->skel = guard_bpf__open();
 	if (!load->skel)
-		return refused(-errno, "read the guard's programs", error);
+		return guard_fail_bpf(-errno, "read the guard's programs", error);
 	r = set_up(load, config);
 	if (r == 0)
 		r = take_pinned(load, pins);
@@ -184,7 +144,7 @@ static int load_all(struct guard_load *load, const struct guard_pins *pins,
 		return guard_fail(r, error, "cannot take up the maps in '%.100s': %s", pins->dir,
 				  strerrordesc_np(-r));
 	r = guard_bpf__load(load->skel);
-	return r < 0 ? refused(r, "load the guard's programs", error) : 0;
+	return r < 0 ? guard_fail_bpf(r, "load the guard's programs", error) : 0;
 }
 
 int guard_load_open(struct guard_load **ret, const struct guard_pins *pins,
@@ -196,7 +156,7 @@ int guard_load_open(struct guard_load **ret, const struct guard_pins *pins,
 
 	if (!load)
 		return guard_fail(-ENOMEM, error, "out of memory");
-	r = ask_bpf(error);
+	r = guard_ask_bpf(error);
 	if (r == 0)
 		r = load_all(load, pins, config, error);
 	if (r < 0)

@@ -5,16 +5,10 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 
 #include "base/owned.h"
-
-#define BPF_MOUNT "/sys/fs/bpf"
 
 static const char *const dir_names[] = {"in", "out"};
 _Static_assert(ARRAY_SIZE(dir_names) == GUARD_DIR_N_, "every direction has a name");
@@ -25,77 +19,11 @@ static void close_dir(DIR **dir)
 		closedir(*dir);
 }
 
-/* ---- the file system ---- */
-
-/* The file system of the path, or of what is there of it. */
-static int fs_type(const char *path, long *ret)
-{
-	char at[GUARD_PATH_MAX];
-	struct statfs fs;
-
-	snprintf(at, sizeof(at), "%s", path);
-	while (statfs(at, &fs) < 0) {
-		char *slash = strrchr(at, '/');
-
-		if (errno != ENOENT || !slash)
-			return -errno;
-		slash[slash == at] = '\0';
-	}
-	*ret = fs.f_type;
-	return 0;
-}
-
-static bool is_bpffs(const char *path)
-{
-	long type = 0;
-
-	return fs_type(path, &type) == 0 && type == BPF_FS_MAGIC;
-}
-
-static bool is_below(const char *path, const char *dir)
-{
-	size_t n = strlen(dir);
-
-	return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
-}
-
-static int find_bpffs(const char *pin_dir, char error[static GUARD_ERROR_MAX])
-{
-	if (is_bpffs(pin_dir))
-		return 0;
-	if (!is_below(pin_dir, BPF_MOUNT))
-		return guard_fail(-EOPNOTSUPP, error,
-				  "'%s' is in no BPF file system: mount one there (mount -t bpf "
-				  "bpf DIR), or choose a folder below " BPF_MOUNT,
-				  pin_dir);
-	if (mount("bpf", BPF_MOUNT, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0)
-		return guard_fail(-EOPNOTSUPP, error,
-				  "no BPF file system is mounted at " BPF_MOUNT
-				  ", and mounting one failed: %s",
-				  strerrordesc_np(errno));
-	return 0;
-}
-
-static int make_dirs(const char *path)
-{
-	char part[GUARD_PATH_MAX];
-	size_t n = strlen(path);
-
-	for (size_t i = 1; i <= n; i++) {
-		if (path[i] != '/' && path[i] != '\0')
-			continue;
-		snprintf(part, sizeof(part), "%.*s", (int)i, path);
-		if (mkdir(part, 0700) < 0 && errno != EEXIST)
-			return -errno;
-	}
-	return 0;
-}
-
 /* ---- names ---- */
 
 static void name_dir(const char *pin_dir, const char *version, struct guard_pins *ret)
 {
-	snprintf(ret->dir, sizeof(ret->dir), "%.380s/%.48s", pin_dir, version);
+	snprintf(ret->dir, sizeof(ret->dir), "%.320s/%.48s", pin_dir, version);
 }
 
 static void links_dir(const struct guard_pins *pins, char buf[static GUARD_PATH_MAX])
@@ -108,22 +36,13 @@ int guard_pins_open(const char *pin_dir, struct guard_pins *ret, char error[stat
 	char links[GUARD_PATH_MAX], version[48];
 	int r;
 
-	if (pin_dir[0] != '/' || strlen(pin_dir) > 380)
-		return guard_fail(-EINVAL, error, "'%.100s' is no absolute path of sensible length",
-				  pin_dir);
-	r = find_bpffs(pin_dir, error);
+	r = bpf_pin_open_fs(pin_dir, error);
 	if (r < 0)
 		return r;
 	snprintf(version, sizeof(version), "guard-v%d", GUARD_ABI);
 	name_dir(pin_dir, version, ret);
 	links_dir(ret, links);
-	r = make_dirs(links);
-	/* The BPF file system keeps names with dots for itself, and says EPERM. */
-	if (r < 0)
-		return guard_fail(r, error, "cannot make the folder '%.100s': %s%s", links,
-				  strerrordesc_np(-r),
-				  r == -EPERM ? " (names in a BPF file system have no dots)" : "");
-	return 0;
+	return bpf_pin_make_dirs(links, error);
 }
 
 const char *guard_pins_map(const struct guard_pins *pins, const char *name,

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/owned.h"
 #include "guard/bpf_log.h"
+#include "guard/bpf_ring.h"
 #include "guard/hostnet_own.h"
 
 #ifndef SO_NETNS_COOKIE
@@ -29,7 +30,8 @@ struct hostnet {
 	struct hostnet_load *load;
 	struct hostnet_progs progs;
 	struct hostnet_maps maps;
-	struct hostnet_events *events;
+	struct bpf_ring *events;
+	struct hostnet_hooks hooks;
 	char pin_dir[]; /* as configured */
 };
 
@@ -116,6 +118,29 @@ static void take_up(void *ctx, uint64_t id)
 		log_warn(r, "cannot renew the programs on cgroup %" PRIu64, id);
 }
 
+static struct hostnet_event event_of(const struct hostnet_report *report)
+{
+	struct hostnet_event event = {
+		.cgroup = report->cgroup,
+		.proto = report->proto,
+		.table_full = report->why == HOSTNET_WHY_FULL,
+		.dst.port = ntohs(report->dport),
+		.suppressed = report->suppressed,
+	};
+
+	memcpy(event.dst.ip, report->dst, sizeof(event.dst.ip));
+	return event;
+}
+
+static void on_report(void *ctx, const void *record)
+{
+	const struct hostnet *h = ctx;
+	struct hostnet_event event = event_of(record);
+
+	if (h->hooks.on_event)
+		h->hooks.on_event(h->hooks.ctx, &event);
+}
+
 static int open_all(struct hostnet *h, struct loop *loop, const struct hostnet_config *config,
 		    const struct hostnet_hooks *hooks, char error[static HOSTNET_ERROR_MAX])
 {
@@ -130,7 +155,9 @@ static int open_all(struct hostnet *h, struct loop *loop, const struct hostnet_c
 	if (r < 0)
 		return r;
 	hostnet_tables_sweep(&h->maps);
-	r = hostnet_events_new(&h->events, loop, h->maps.reports, hooks);
+	h->hooks = *hooks;
+	r = bpf_ring_new(&h->events, loop, h->maps.reports, sizeof(struct hostnet_report),
+			 on_report, h);
 	if (r < 0)
 		return guard_fail(r, error, "cannot read events: %s", strerrordesc_np(-r));
 	/* What was set aside stays in force, and leads nowhere, until its cgroup is added again. */
@@ -168,7 +195,7 @@ void hostnet_close(struct hostnet *hostnet)
 {
 	if (!hostnet)
 		return;
-	hostnet_events_free(hostnet->events);
+	bpf_ring_free(hostnet->events);
 	hostnet_load_close(hostnet->load);
 	free(hostnet);
 }

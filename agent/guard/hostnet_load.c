@@ -7,7 +7,6 @@
 
 #include "base/owned.h"
 #include "bpf/hostnet.skel.h"
-#include "guard/bpf_log.h"
 #include "guard/hostnet_own.h"
 
 struct hostnet_load {
@@ -28,32 +27,18 @@ void hostnet_load_close(struct hostnet_load *load)
 
 /* ---- maps of a former agent ---- */
 
-static bool fits(const struct bpf_map *map, int fd)
-{
-	struct bpf_map_info info = {0};
-	__u32 len = sizeof(info);
-
-	return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == bpf_map__type(map) &&
-	       info.key_size == bpf_map__key_size(map) &&
-	       info.value_size == bpf_map__value_size(map) &&
-	       info.max_entries == bpf_map__max_entries(map) &&
-	       info.map_flags == bpf_map__map_flags(map);
-}
-
 static bool is_kept(const struct bpf_map *map, const struct hostnet_pins *pins)
 {
 	char path[GUARD_PATH_MAX];
-	OWNED_FD int fd = bpf_obj_get(hostnet_pins_map(pins, bpf_map__name(map), path));
 
-	return fd >= 0 && fits(map, fd);
+	return bpf_pin_look(map, hostnet_pins_map(pins, bpf_map__name(map), path)) == 1;
 }
 
 static int reuse(struct bpf_map *map, const struct hostnet_pins *pins)
 {
 	char path[GUARD_PATH_MAX];
-	OWNED_FD int fd = bpf_obj_get(hostnet_pins_map(pins, bpf_map__name(map), path));
 
-	return fd < 0 ? fd : bpf_map__reuse_fd(map, fd);
+	return bpf_pin_reuse(map, hostnet_pins_map(pins, bpf_map__name(map), path));
 }
 
 /* All of them or none: what the programs on a cgroup have of theirs stays when they are renewed. */
@@ -145,24 +130,6 @@ static struct hostnet_maps give_maps(const struct hostnet_bpf *skel)
 	};
 }
 
-/* -EOPNOTSUPP: no reason to hope for it here. */
-static int refused(int r, const char *what, char error[static HOSTNET_ERROR_MAX])
-{
-	char cause[160];
-
-	guard_fail(r, error, "cannot %s: %s%s%s", what, bpf_log_cause(r, cause, sizeof(cause)),
-		   bpf_log_last()[0] ? "; libbpf: " : "", bpf_log_last());
-	return r == -ENOMEM ? r : -EOPNOTSUPP;
-}
-
-/* Before anything large is tried: whether we may at all. */
-static int ask_bpf(char error[static HOSTNET_ERROR_MAX])
-{
-	OWNED_FD int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "sluice_probe", 4, 4, 1, NULL);
-
-	return fd < 0 ? refused(fd, "use eBPF", error) : 0;
-}
-
 static int load_all(struct hostnet_load *load, const struct hostnet_pins *pins,
 		    uint16_t capture_port, char error[static HOSTNET_ERROR_MAX])
 {
@@ -171,7 +138,7 @@ static int load_all(struct hostnet_load *load, const struct hostnet_pins *pins,
 
 	load->skel = hostnet_bpf__open();
 	if (!load->skel)
-		return refused(-errno, "read the programs for cgroups", error);
+		return guard_fail_bpf(-errno, "read the programs for cgroups", error);
 	load->skel->rodata->capture_port = capture_port;
 	r = take_pinned(load->skel, pins, &kept);
 	if (r < 0)
@@ -179,7 +146,7 @@ static int load_all(struct hostnet_load *load, const struct hostnet_pins *pins,
 				  strerrordesc_np(-r));
 	r = hostnet_bpf__load(load->skel);
 	if (r < 0)
-		return refused(r, "load the programs for cgroups", error);
+		return guard_fail_bpf(r, "load the programs for cgroups", error);
 	r = kept ? 0 : pin_all(load->skel, pins);
 	return r < 0 ? guard_fail(r, error, "cannot pin maps in '%.100s': %s", pins->dir,
 				  strerrordesc_np(-r))
@@ -195,7 +162,7 @@ int hostnet_load_open(struct hostnet_load **ret, const struct hostnet_pins *pins
 
 	if (!load)
 		return guard_fail(-ENOMEM, error, "out of memory");
-	r = ask_bpf(error);
+	r = guard_ask_bpf(error);
 	if (r == 0)
 		r = load_all(load, pins, capture_port, error);
 	if (r < 0)

@@ -117,11 +117,3 @@ int hostnet_tables_check(const struct hostnet_maps *maps, uint64_t id); /* -ESTA
 void hostnet_tables_forget(const struct hostnet_maps *maps, uint64_t id);
 /* What closed connections left in the queue of a listener that is gone. */
 void hostnet_tables_sweep(const struct hostnet_maps *maps);
-
-/* ---- hostnet_events.c ---- */
-
-struct hostnet_events;
-
-int hostnet_events_new(struct hostnet_events **ret, struct loop *loop, int map_fd,
-		       const struct hostnet_hooks *hooks);
-void hostnet_events_free(struct hostnet_events *events); /* not from its callback; NULL is fine */

@@ -3,81 +3,20 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 
 #include "abi/hostnet.h"
 #include "base/owned.h"
 #include "guard/hostnet_own.h"
 
-#define BPF_MOUNT     "/sys/fs/bpf"
-#define PIN_DIR_MAX   320
 #define SET_ASIDE_MAX 16
 
 static void close_dir(DIR **dir)
 {
 	if (*dir)
 		closedir(*dir);
-}
-
-/* ---- the file system ---- */
-
-/* Of the path, or of what is there of it. */
-static bool is_bpffs(const char *path)
-{
-	char at[GUARD_PATH_MAX];
-	struct statfs fs;
-
-	snprintf(at, sizeof(at), "%s", path);
-	while (statfs(at, &fs) < 0) {
-		char *slash = strrchr(at, '/');
-
-		if (errno != ENOENT || !slash)
-			return false;
-		slash[slash == at] = '\0';
-	}
-	return fs.f_type == BPF_FS_MAGIC;
-}
-
-/* guard_pins.c does the same, but only where the guard is an eBPF one. */
-static int find_bpffs(const char *pin_dir, char error[static HOSTNET_ERROR_MAX])
-{
-	size_t n = strlen(BPF_MOUNT);
-	bool below = strncmp(pin_dir, BPF_MOUNT, n) == 0 && strchr("/", pin_dir[n]);
-
-	if (is_bpffs(pin_dir))
-		return 0;
-	if (!below)
-		return guard_fail(
-			-EOPNOTSUPP, error,
-			"'%.100s' is in no BPF file system: mount one there (mount -t bpf "
-			"bpf DIR), or choose a folder below " BPF_MOUNT,
-			pin_dir);
-	if (mount("bpf", BPF_MOUNT, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0)
-		return guard_fail(-EOPNOTSUPP, error,
-				  "no BPF file system is mounted at " BPF_MOUNT
-				  ", and mounting one failed: %s",
-				  strerrordesc_np(errno));
-	return 0;
-}
-
-static int make_dirs(const char *path)
-{
-	char part[GUARD_PATH_MAX];
-	size_t n = strlen(path);
-
-	for (size_t i = 1; i <= n; i++) {
-		if (path[i] != '/' && path[i] != '\0')
-			continue;
-		snprintf(part, sizeof(part), "%.*s", (int)i, path);
-		if (mkdir(part, 0700) < 0 && errno != EEXIST)
-			return -errno;
-	}
-	return 0;
 }
 
 /* ---- names ---- */
@@ -87,17 +26,11 @@ int hostnet_pins_open(const char *pin_dir, struct hostnet_pins *ret,
 {
 	int r;
 
-	if (pin_dir[0] != '/' || strlen(pin_dir) > PIN_DIR_MAX)
-		return guard_fail(-EINVAL, error, "'%.100s' is no absolute path of sensible length",
-				  pin_dir);
-	r = find_bpffs(pin_dir, error);
+	r = bpf_pin_open_fs(pin_dir, error);
 	if (r < 0)
 		return r;
 	snprintf(ret->dir, sizeof(ret->dir), "%.320s/hostnet/v%d", pin_dir, HOSTNET_ABI);
-	r = make_dirs(ret->dir);
-	return r < 0 ? guard_fail(r, error, "cannot make the folder '%.150s': %s", ret->dir,
-				  strerrordesc_np(-r))
-		     : 0;
+	return bpf_pin_make_dirs(ret->dir, error);
 }
 
 const char *hostnet_pins_map(const struct hostnet_pins *pins, const char *name,

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <libnftnl/expr.h>
 #include <linux/netfilter.h>
+#include <linux/netfilter/nf_nat.h>
 #include <linux/netfilter/nf_tables.h>
 
 #include "redirect/nft_make.h"
@@ -77,6 +78,17 @@ void nft_load_value(struct nft_make *m, const void *data, uint32_t len, unsigned
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, reg(word));
 	nftnl_expr_set(e, NFTNL_EXPR_IMM_DATA, data, len);
+}
+
+void nft_load_fib(struct nft_make *m, uint32_t result, uint32_t flags)
+{
+	struct nftnl_expr *e = add(m, "fib");
+
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_RESULT, result);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_FLAGS, flags);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
 }
 
 static void load_exthdr(struct nft_make *m, uint8_t header, uint32_t offset, uint32_t len,
@@ -232,4 +244,25 @@ void nft_go_to(struct nft_make *m, const char *chain)
 
 	if (e && nftnl_expr_set_str(e, NFTNL_EXPR_IMM_CHAIN, chain) < 0)
 		m->r = -ENOMEM;
+}
+
+void nft_redirect(struct nft_make *m)
+{
+	struct nftnl_expr *e = add(m, "redir");
+
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_REDIR_REG_PROTO_MIN, NFT_REG_1);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_REDIR_REG_PROTO_MAX, NFT_REG_1);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
+}
+
+void nft_reject(struct nft_make *m, uint32_t type, uint8_t code)
+{
+	struct nftnl_expr *e = add(m, "reject");
+
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_REJECT_TYPE, type);
+	nftnl_expr_set_u8(e, NFTNL_EXPR_REJECT_CODE, code);
 }

@@ -75,6 +75,8 @@ void nft_load_ct(struct nft_make *m, uint32_t key);
 void nft_load_payload(struct nft_make *m, uint32_t base, uint32_t offset, uint32_t len,
 		      unsigned word);
 void nft_load_value(struct nft_make *m, const void *data, uint32_t len, unsigned word);
+/* `result`: NFT_FIB_RESULT_*, `flags`: NFTA_FIB_F_*. */
+void nft_load_fib(struct nft_make *m, uint32_t result, uint32_t flags);
 /* Of an IPv6 extension header; no match where the packet has none. */
 void nft_load_exthdr(struct nft_make *m, uint8_t header, uint32_t offset, uint32_t len);
 void nft_load_exthdr_present(struct nft_make *m, uint8_t header); /* 1 or 0 */
@@ -95,3 +97,5 @@ void nft_limit(struct nft_make *m, uint64_t per_second, uint32_t burst);
 void nft_report(struct nft_make *m, uint16_t group, uint32_t snaplen, const char *prefix);
 void nft_verdict(struct nft_make *m, int32_t code);    /* NF_ACCEPT, NF_DROP */
 void nft_go_to(struct nft_make *m, const char *chain); /* and does not come back */
+void nft_redirect(struct nft_make *m); /* to this host, at the port that was loaded */
+void nft_reject(struct nft_make *m, uint32_t type, uint8_t code); /* NFT_REJECT_* */

@@ -5,14 +5,12 @@
 #include <errno.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
-#include <linux/netfilter/nf_nat.h>
+#include <linux/netfilter/nf_conntrack_tuple_common.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/rtnetlink.h>
-#include <libnftnl/expr.h>
 #include <netinet/in.h>
-#include <string.h>
 
-#include "base/owned.h"
+#include "redirect/nft_make.h"
 
 #define LO_IFINDEX 1 /* in every namespace, from its birth */
 
@@ -21,169 +19,68 @@
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-/* The first thing that fails is remembered, so that the lines below need not ask. */
+/* A rule of the plan, while its expressions are made. */
 struct builder {
-	struct nftnl_rule *rule;
+	struct nft_make make;
 	const struct plan *plan;
 	enum plan_family family;
-	int r;
 };
 
-static struct nftnl_expr *add(struct builder *b, const char *name)
+static void invalid(struct builder *b)
 {
-	struct nftnl_expr *e;
-
-	if (b->r < 0)
-		return NULL;
-	errno = ENOMEM;
-	e = nftnl_expr_alloc(name);
-	if (!e) {
-		b->r = -errno;
-		return NULL;
-	}
-	nftnl_rule_add_expr(b->rule, e);
-	return e;
+	b->make.r = b->make.r ?: -EINVAL;
 }
 
-/* ---- loads into register 1, and comparisons with it ---- */
+/* ---- loads, and comparisons with them ---- */
 
-static void load_meta(struct builder *b, uint32_t key)
+static void load_network(struct builder *b, uint32_t offset, uint32_t len)
 {
-	struct nftnl_expr *e = add(b, "meta");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_META_KEY, key);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_META_DREG, NFT_REG_1);
-}
-
-static void load_ct(struct builder *b, uint32_t key)
-{
-	struct nftnl_expr *e = add(b, "ct");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, key);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
-}
-
-static void load_payload(struct builder *b, uint32_t base, uint32_t offset, uint32_t len)
-{
-	struct nftnl_expr *e = add(b, "payload");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_BASE, base);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_LEN, len);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
+	nft_load_payload(&b->make, NFT_PAYLOAD_NETWORK_HEADER, offset, len, 0);
 }
 
 static void load_transport(struct builder *b, uint32_t offset, uint32_t len)
 {
-	load_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, offset, len);
+	nft_load_payload(&b->make, NFT_PAYLOAD_TRANSPORT_HEADER, offset, len, 0);
 }
 
 static void load_src(struct builder *b)
 {
 	bool v4 = b->family == PLAN_FAMILY_V4;
 
-	load_payload(b, NFT_PAYLOAD_NETWORK_HEADER, v4 ? 12 : 8, v4 ? 4 : 16);
+	load_network(b, v4 ? 12 : 8, v4 ? 4 : 16);
 }
 
 static void load_dst(struct builder *b)
 {
 	bool v4 = b->family == PLAN_FAMILY_V4;
 
-	load_payload(b, NFT_PAYLOAD_NETWORK_HEADER, v4 ? 16 : 24, v4 ? 4 : 16);
-}
-
-static void load_fib(struct builder *b, uint32_t result, uint32_t flags)
-{
-	struct nftnl_expr *e = add(b, "fib");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_RESULT, result);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_FLAGS, flags);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
-}
-
-static void keep_bits(struct builder *b, const void *mask, uint32_t len)
-{
-	static const uint8_t zero[16];
-	struct nftnl_expr *e = add(b, "bitwise");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_LEN, len);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_OP, NFT_BITWISE_BOOL);
-	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_MASK, mask, len);
-	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_XOR, zero, len);
-}
-
-static void compare(struct builder *b, enum nft_cmp_ops op, const void *value, uint32_t len)
-{
-	struct nftnl_expr *e = add(b, "cmp");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_OP, op);
-	nftnl_expr_set(e, NFTNL_EXPR_CMP_DATA, value, len);
-}
-
-static void compare_u8(struct builder *b, enum nft_cmp_ops op, uint8_t value)
-{
-	compare(b, op, &value, sizeof(value));
+	load_network(b, v4 ? 16 : 24, v4 ? 4 : 16);
 }
 
 static void compare_u32(struct builder *b, enum nft_cmp_ops op, uint32_t value)
 {
-	compare(b, op, &value, sizeof(value));
-}
-
-static void look_up(struct builder *b, const char *set)
-{
-	struct nftnl_expr *e = add(b, "lookup");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_FLAGS, 0); /* said back by the kernel */
-	if (nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set) < 0)
-		b->r = -ENOMEM;
+	nft_compare(&b->make, op, &value, sizeof(value));
 }
 
 /* ---- matches ---- */
 
 static void match_interface(struct builder *b, uint32_t key, enum nft_cmp_ops op)
 {
-	load_meta(b, key);
+	nft_load_meta(&b->make, key);
 	compare_u32(b, op, LO_IFINDEX);
-}
-
-/* Any of `bits` in a word of conntrack. */
-static void match_ct_bits(struct builder *b, uint32_t key, uint32_t bits)
-{
-	load_ct(b, key);
-	keep_bits(b, &bits, sizeof(bits));
-	compare_u32(b, NFT_CMP_NEQ, 0);
 }
 
 static void match_protocol(struct builder *b, uint8_t protocol)
 {
-	load_meta(b, NFT_META_L4PROTO);
-	compare_u8(b, NFT_CMP_EQ, protocol);
+	nft_load_meta(&b->make, NFT_META_L4PROTO);
+	nft_compare_u8(&b->make, NFT_CMP_EQ, protocol);
 }
 
 static void match_tcp_flags(struct builder *b, uint8_t mask, enum nft_cmp_ops op, uint8_t value)
 {
 	load_transport(b, 13, 1);
-	keep_bits(b, &mask, sizeof(mask));
-	compare_u8(b, op, value);
+	nft_mask(&b->make, &mask, sizeof(mask));
+	nft_compare_u8(&b->make, op, value);
 }
 
 static void match_icmp6(struct builder *b, uint8_t from, uint8_t to)
@@ -191,11 +88,11 @@ static void match_icmp6(struct builder *b, uint8_t from, uint8_t to)
 	match_protocol(b, IPPROTO_ICMPV6);
 	load_transport(b, 0, 1);
 	if (from == to) {
-		compare_u8(b, NFT_CMP_EQ, from);
+		nft_compare_u8(&b->make, NFT_CMP_EQ, from);
 		return;
 	}
-	compare_u8(b, NFT_CMP_GTE, from);
-	compare_u8(b, NFT_CMP_LTE, to);
+	nft_compare_u8(&b->make, NFT_CMP_GTE, from);
+	nft_compare_u8(&b->make, NFT_CMP_LTE, to);
 }
 
 static void match_dst_net(struct builder *b, const char *net)
@@ -205,32 +102,31 @@ static void match_dst_net(struct builder *b, const char *net)
 	struct cidr c;
 
 	if (cidr_parse(net, &c) < 0) {
-		b->r = b->r ?: -EINVAL;
-		return;
+		return invalid(b);
 	}
 	for (unsigned i = 0; i < c.bits; i++)
 		mask[i / 8] |= (uint8_t)(0x80 >> i % 8);
 	load_dst(b);
 	if (c.bits < 128)
-		keep_bits(b, mask + skip, len);
-	compare(b, NFT_CMP_EQ, c.ip + skip, len);
+		nft_mask(&b->make, mask + skip, len);
+	nft_compare(&b->make, NFT_CMP_EQ, c.ip + skip, len);
 }
 
 static void match_cluster(struct builder *b)
 {
-	look_up(b, b->family == PLAN_FAMILY_V4 ? NFT_SET_CLUSTER4 : NFT_SET_CLUSTER6);
+	nft_look_up(&b->make, b->family == PLAN_FAMILY_V4 ? NFT_SET_CLUSTER4 : NFT_SET_CLUSTER6, 0);
 }
 
 static void match_src_type(struct builder *b, enum nft_cmp_ops op)
 {
-	load_fib(b, NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR);
+	nft_load_fib(&b->make, NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR);
 	compare_u32(b, op, RTN_LOCAL);
 }
 
 /* The interface that leads to the source, 0 unless it is the one that the packet came by. */
 static void match_src_astray(struct builder *b)
 {
-	load_fib(b, NFT_FIB_RESULT_OIF, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF);
+	nft_load_fib(&b->make, NFT_FIB_RESULT_OIF, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF);
 	compare_u32(b, NFT_CMP_EQ, 0);
 }
 
@@ -248,16 +144,16 @@ static void add_match(struct builder *b, enum plan_match match)
 	case PLAN_OUT_NOT_LO:
 		return match_interface(b, NFT_META_OIF, NFT_CMP_NEQ);
 	case PLAN_CT_LIVE:
-		return match_ct_bits(b, NFT_CT_STATE,
-				     NF_CT_STATE_BIT(IP_CT_ESTABLISHED) |
-					     NF_CT_STATE_BIT(IP_CT_RELATED));
+		return nft_match_ct_bits(&b->make, NFT_CT_STATE,
+					 NF_CT_STATE_BIT(IP_CT_ESTABLISHED) |
+						 NF_CT_STATE_BIT(IP_CT_RELATED));
 	case PLAN_CT_REPLY:
-		load_ct(b, NFT_CT_DIRECTION);
-		return compare_u8(b, NFT_CMP_EQ, IP_CT_DIR_REPLY);
+		nft_load_ct(&b->make, NFT_CT_DIRECTION);
+		return nft_compare_u8(&b->make, NFT_CMP_EQ, IP_CT_DIR_REPLY);
 	case PLAN_CT_NEW:
-		return match_ct_bits(b, NFT_CT_STATE, NF_CT_STATE_BIT(IP_CT_NEW));
+		return nft_match_ct_bits(&b->make, NFT_CT_STATE, NF_CT_STATE_BIT(IP_CT_NEW));
 	case PLAN_CT_DNAT:
-		return match_ct_bits(b, NFT_CT_STATUS, IPS_DST_NAT);
+		return nft_match_ct_bits(&b->make, NFT_CT_STATUS, IPS_DST_NAT);
 	case PLAN_TCP:
 		return match_protocol(b, IPPROTO_TCP);
 	case PLAN_TCP_RST:
@@ -267,7 +163,7 @@ static void add_match(struct builder *b, enum plan_match match)
 				       TCP_SYN);
 	case PLAN_DPORT_CAPTURE:
 		load_transport(b, 2, sizeof(port));
-		return compare(b, NFT_CMP_EQ, &port, sizeof(port));
+		return nft_compare(&b->make, NFT_CMP_EQ, &port, sizeof(port));
 	case PLAN_ND:
 		return match_icmp6(b, 135, 136);
 	case PLAN_MLD_OR_RS:
@@ -275,8 +171,8 @@ static void add_match(struct builder *b, enum plan_match match)
 	case PLAN_MLD2:
 		return match_icmp6(b, 143, 143);
 	case PLAN_HOPLIMIT_255:
-		load_payload(b, NFT_PAYLOAD_NETWORK_HEADER, 7, 1);
-		return compare_u8(b, NFT_CMP_EQ, 255);
+		load_network(b, 7, 1);
+		return nft_compare_u8(&b->make, NFT_CMP_EQ, 255);
 	case PLAN_SRC_CLUSTER:
 		load_src(b);
 		return match_cluster(b);
@@ -291,7 +187,7 @@ static void add_match(struct builder *b, enum plan_match match)
 		return match_dst_net(b, "ff02::/16");
 	case PLAN_DST_NEIGHBOUR:
 		load_dst(b);
-		return look_up(b, NFT_SET_NEIGHBOURS);
+		return nft_look_up(&b->make, NFT_SET_NEIGHBOURS, 0);
 	case PLAN_SRC_LOCAL:
 		return match_src_type(b, NFT_CMP_EQ);
 	case PLAN_SRC_NOT_LOCAL:
@@ -301,109 +197,60 @@ static void add_match(struct builder *b, enum plan_match match)
 	case PLAN_QUIC:
 		match_protocol(b, IPPROTO_UDP);
 		load_transport(b, 2, sizeof(https));
-		return compare(b, NFT_CMP_EQ, &https, sizeof(https));
+		return nft_compare(&b->make, NFT_CMP_EQ, &https, sizeof(https));
 	case PLAN_DST_ROUTED:
-		load_fib(b, NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR);
+		nft_load_fib(&b->make, NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR);
 		return compare_u32(b, NFT_CMP_EQ, RTN_UNICAST);
 	case PLAN_MATCH_END_:
 		break;
 	}
-	b->r = b->r ?: -EINVAL;
+	invalid(b);
 }
 
 static void match_family(struct builder *b)
 {
 	if (b->family == PLAN_FAMILY_ANY)
 		return;
-	load_meta(b, NFT_META_NFPROTO);
-	compare_u8(b, NFT_CMP_EQ, b->family == PLAN_FAMILY_V4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
+	nft_load_meta(&b->make, NFT_META_NFPROTO);
+	nft_compare_u8(&b->make, NFT_CMP_EQ,
+		       b->family == PLAN_FAMILY_V4 ? NFPROTO_IPV4 : NFPROTO_IPV6);
 }
 
 /* ---- actions ---- */
 
-static void verdict(struct builder *b, uint32_t code)
-{
-	struct nftnl_expr *e = add(b, "immediate");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, code);
-}
-
 static void redirect_to(struct builder *b, uint16_t port)
 {
-	__be16 be_port = htons(port);
-	struct nftnl_expr *e = add(b, "immediate");
+	uint16_t be_port = htons(port);
 
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
-	nftnl_expr_set(e, NFTNL_EXPR_IMM_DATA, &be_port, sizeof(be_port));
-
-	e = add(b, "redir");
-	if (!e)
-		return;
-	/* The second register and the flag are what the kernel says when asked afterwards. */
-	nftnl_expr_set_u32(e, NFTNL_EXPR_REDIR_REG_PROTO_MIN, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_REDIR_REG_PROTO_MAX, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_REDIR_FLAGS, NF_NAT_RANGE_PROTO_SPECIFIED);
+	nft_load_value(&b->make, &be_port, sizeof(be_port), 0);
+	nft_redirect(&b->make);
 }
 
 static void reject(struct builder *b, uint32_t type, uint8_t code)
 {
-	struct nftnl_expr *e;
-
-	add(b, "counter");
-	e = add(b, "reject");
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_REJECT_TYPE, type);
-	nftnl_expr_set_u8(e, NFTNL_EXPR_REJECT_CODE, code);
+	nft_count(&b->make);
+	nft_reject(&b->make, type, code);
 }
 
 static void learn(struct builder *b)
 {
-	struct nftnl_expr *e;
-
 	load_src(b);
-	e = add(b, "dynset");
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_SREG_KEY, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
-	nftnl_expr_set_u64(e, NFTNL_EXPR_DYNSET_TIMEOUT, NFT_NEIGHBOUR_TIMEOUT_MS);
-	if (nftnl_expr_set_str(e, NFTNL_EXPR_DYNSET_SET_NAME, NFT_SET_NEIGHBOURS) < 0)
-		b->r = -ENOMEM;
+	nft_change_set(&b->make, NFT_DYNSET_OP_UPDATE, NFT_SET_NEIGHBOURS,
+		       NFT_NEIGHBOUR_TIMEOUT_MS);
 }
 
 /* Over the limit the rule ends there, and the next one is tried as after the report. */
 static void report(struct builder *b, const char *prefix)
 {
-	struct nftnl_expr *e = add(b, "limit");
-
-	if (!e)
-		return;
-	nftnl_expr_set_u64(e, NFTNL_EXPR_LIMIT_RATE, PLAN_REPORT_RATE);
-	nftnl_expr_set_u64(e, NFTNL_EXPR_LIMIT_UNIT, 1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_LIMIT_BURST, PLAN_REPORT_BURST);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_LIMIT_TYPE, NFT_LIMIT_PKTS);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_LIMIT_FLAGS, 0);
-
-	e = add(b, "log");
-	if (!e)
-		return;
-	nftnl_expr_set_u16(e, NFTNL_EXPR_LOG_GROUP, PLAN_NFLOG_GROUP);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_LOG_SNAPLEN, PLAN_REPORT_SNAPLEN);
-	if (nftnl_expr_set_str(e, NFTNL_EXPR_LOG_PREFIX, prefix) < 0)
-		b->r = -ENOMEM;
+	nft_limit(&b->make, PLAN_REPORT_RATE, PLAN_REPORT_BURST);
+	nft_report(&b->make, PLAN_NFLOG_GROUP, PLAN_REPORT_SNAPLEN, prefix);
 }
 
 static void add_action(struct builder *b, enum plan_action action)
 {
 	switch (action) {
 	case PLAN_ACTION_ACCEPT:
-		return verdict(b, NF_ACCEPT);
+		return nft_verdict(&b->make, NF_ACCEPT);
 	case PLAN_ACTION_REDIRECT:
 		return redirect_to(b, b->plan->capture_port);
 	case PLAN_ACTION_RESET:
@@ -411,8 +258,8 @@ static void add_action(struct builder *b, enum plan_action action)
 	case PLAN_ACTION_PROHIBIT:
 		return reject(b, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
 	case PLAN_ACTION_DROP:
-		add(b, "counter");
-		return verdict(b, NF_DROP);
+		nft_count(&b->make);
+		return nft_verdict(&b->make, NF_DROP);
 	case PLAN_ACTION_LEARN:
 		return learn(b);
 	case PLAN_ACTION_REPORT_REFUSED:
@@ -422,21 +269,16 @@ static void add_action(struct builder *b, enum plan_action action)
 	case PLAN_ACTION_N_:
 		break;
 	}
-	b->r = b->r ?: -EINVAL;
+	invalid(b);
 }
 
 int nft_rule_make(const struct plan *plan, const struct plan_rule *rule, struct nftnl_rule **ret)
 {
-	struct builder b = {.plan = plan, .family = rule->family};
+	struct builder b = {.make = {.family = NFPROTO_INET, .table = NFT_TABLE},
+			    .plan = plan,
+			    .family = rule->family};
 
-	b.rule = nftnl_rule_alloc();
-	if (!b.rule)
-		return -ENOMEM;
-	nftnl_rule_set_u32(b.rule, NFTNL_RULE_FAMILY, NFPROTO_INET);
-	if (nftnl_rule_set_str(b.rule, NFTNL_RULE_TABLE, NFT_TABLE) < 0 ||
-	    nftnl_rule_set_str(b.rule, NFTNL_RULE_CHAIN, plan_chain_str(rule->chain)) < 0)
-		b.r = -ENOMEM;
-
+	nft_rule_begin(&b.make, plan_chain_str(rule->chain));
 	match_family(&b);
 	for (uint32_t m = 1; m < PLAN_MATCH_END_; m <<= 1) {
 		if (rule->match & m)
@@ -444,10 +286,11 @@ int nft_rule_make(const struct plan *plan, const struct plan_rule *rule, struct 
 	}
 	add_action(&b, rule->action);
 
-	if (b.r < 0) {
-		nftnl_rule_free(b.rule);
-		return b.r;
+	if (b.make.r < 0) {
+		if (b.make.rule)
+			nftnl_rule_free(b.make.rule);
+		return b.make.r;
 	}
-	*ret = b.rule;
+	*ret = b.make.rule;
 	return 0;
 }
