@@ -316,8 +316,7 @@ int hold(struct pods *pods, struct pod *pod, int netns_fd, char error[static ENR
 		return pods_refuse(
 			name, r, error,
 			"%.150s; rules that are in place stay: it reaches nothing outside", why);
-	if (has_rules_inside(pod->state.backend))
-		around_listen(pods, pod, netns_fd);
+	around_listen(pods, pod, netns_fd);
 	pod->held = true;
 	pod->failed = false;
 	return 0;

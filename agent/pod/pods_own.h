@@ -36,7 +36,8 @@ struct pod {
 	uint64_t serial;           /* never used again, unlike the pod's address in memory */
 	unsigned lines;            /* of the access log that its refusals may still have */
 	uint64_t lines_full_ms;    /* when they were filled up last */
-	struct sentinel *sentinel; /* NULL where nothing is to be heard of */
+	struct sentinel *sentinel; /* NULL where nothing can be heard of */
+	bool hears_rules;          /* it, and what they refuse */
 };
 
 struct pods {
@@ -170,7 +171,9 @@ const char *around_name(const struct pods *pods, const struct pod *pod);
 int around_open(struct pods *pods, const struct pods_config *config);
 void around_close(struct pods *pods);
 
-/* Starts to listen to what its rules refuse and to changes of them. Logs. -errno. */
+/* Starts to listen to changes of its links, and of rules inside and to what those refuse. Logs.
+ * -errno.
+ */
 int around_listen(struct pods *pods, struct pod *pod, int netns_fd);
 
 /* ---- refusals.c: hooks of those who refuse ---- */

@@ -10,7 +10,7 @@
 #include "pod/origins.h"
 #include "pod/pods_own.h"
 
-static void on_pod_rules(void *ctx)
+static void on_pod_changed(void *ctx)
 {
 	struct pod *pod = ctx;
 
@@ -28,15 +28,27 @@ static void on_node_changed(void *ctx)
 
 int around_listen(struct pods *pods, struct pod *pod, int netns_fd)
 {
+	bool rules = pod->state.backend != REDIRECT_EBPF;
 	struct sentinel_hooks hooks = {
-		.ctx = pod, .on_rules_changed = on_pod_rules, .on_refused = refusals_on_pod};
-
+		.ctx = pod,
+		.on_links_changed = pods->guard ? on_pod_changed : NULL,
+		.on_rules_changed = rules ? on_pod_changed : NULL,
+		.on_refused = rules ? refusals_on_pod : NULL,
+	};
 	int r;
 
-	if (pod->sentinel)
+	if (pod->sentinel && pod->hears_rules == rules)
 		return 0;
+	sentinel_free(pod->sentinel);
+	pod->sentinel = NULL;
+	pod->hears_rules = rules;
 	r = sentinel_new(&pod->sentinel, pods->loop, netns_fd, PLAN_NFLOG_GROUP, &hooks);
-	if (r < 0 || !sentinel_hears_refusals(pod->sentinel))
+	if (r < 0 && !rules)
+		log_warn(r,
+			 "pod '%s/%s': cannot hear of interfaces that it is given later: they are "
+			 "found within ten seconds",
+			 pod->state.pod.ns, pod->state.pod.name);
+	else if (rules && (r < 0 || !sentinel_hears_refusals(pod->sentinel)))
 		log_warn(r,
 			 "pod '%s/%s': what its rules refuse is counted, but cannot be logged: "
 			 "somebody else listens to NFLOG group %u in it",

@@ -113,7 +113,7 @@ def leaves(world, pod):
 
 @pytest.mark.usefixtures("net1")
 def test_it_is_guarded_and_served_like_the_first(world, attacker):
-    """At once where the plugin is in the other network's chain, and else before long."""
+    """Before it is used where the plugin is in the other network's chain."""
     enrolled_again(world, attacker)
     assert not leaves(world, attacker)
     assert status(world, attacker, "--interface", NET1) == 200
@@ -124,9 +124,9 @@ def test_it_is_guarded_and_served_like_the_first(world, attacker):
 
 
 @pytest.mark.usefixtures("net1")
-def test_it_is_found(world, attacker):
+def test_it_is_heard_of(world, attacker):
     log = world.agents["node"].errors
-    wait_for(lambda: f"pod '{attacker.ref}' has another interface" in log(whole=True), 25, "it is found")
+    wait_for(lambda: f"pod '{attacker.ref}' has another interface" in log(whole=True), 2, "it is heard of")
     assert not leaves(world, attacker)
 
 
