@@ -130,9 +130,14 @@ class Cluster:
 
     # ---- the API ----
 
+    @property
+    def kubeconfig(self):
+        """The administrator's."""
+        return self.run.folder / "pki/admin.kubeconfig"
+
     def kubectl(self, *args, check=True, timeout=120, **options):
         """As administrator. Returns what it printed; without check a subprocess.CompletedProcess."""
-        cmd = [self.programs / "bin/kubectl", f"--kubeconfig={self.run.folder}/pki/admin.kubeconfig",
+        cmd = [self.programs / "bin/kubectl", f"--kubeconfig={self.kubeconfig}",
                f"--cache-dir={self.run.folder}/kubectl", *args]
         done = self.fabric.run(cmd, timeout=timeout, **options)
         if not check:

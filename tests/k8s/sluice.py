@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sluice on a cluster, by the manifests in deploy/ as users apply them."""
+import os
+
 from cluster import BUILD, REPO
 from procs import wait_for
 
@@ -83,6 +85,12 @@ class Sluice:
         """sluicectl in the node's agent."""
         return self.cluster.kubectl("-n", NAMESPACE, "exec", self.agent_pod(node), "-c", "agent", "--",
                                     "/usr/bin/sluicectl", *args)
+
+    def kubectl_sluice(self, *words):
+        """`kubectl sluice`, as whoever administers the cluster runs it; a subprocess.CompletedProcess."""
+        cluster = self.cluster
+        return cluster.fabric.run([DEPLOY / "kubectl-sluice", f"--kubeconfig={cluster.kubeconfig}", *words],
+                                  env=os.environ | {"KUBECTL": str(cluster.programs / "bin/kubectl")}, timeout=60)
 
     def wait_enrolled(self, pod, node, timeout=20):
         wait_for(lambda: [pod.namespace, pod.name] in

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way of a user, on three real nodes: install, enforce, register, upgrade, fail, uninstall. The tests are
 in the order in which they happen; the last one takes everything away."""
+import json
 import time
 
 import pytest
@@ -114,14 +115,41 @@ def test_the_walk(cluster, sluice, namespace, public_ip):
                  "the pod has an Event that names host and reason", interval=0.2)
 
         sluice.register("www", namespace, ["www.example.com"])
-        wait_allowed(pod, WWW + "/", public_ip, within=5)
+        wait_allowed(pod, WWW + "/", public_ip, within=2)
 
         open_connection(pod, "www.example.com")
         sluice.deregister("www", namespace)
-        wait_refused(pod, WWW + "/", within=5)
+        wait_refused(pod, WWW + "/", within=2)
         wait_for(lambda: pod.exec("ls", "/tmp/ended", check=False).returncode == 0, 5,
                  "the live connection was ended")
         assert cluster.internet.leaks(capture, gateways=[public_ip]) == []
+
+
+# ---- what a person asks ----
+
+def test_kubectl_sluice(cluster, sluice, enforced, no_leaks):
+    """Across the nodes: pods, hosts, open connections, and what would be decided."""
+    web = {node: cluster.pod(f"web-{node}", node, enforced) for node in NODES}
+    sluice.register("www", enforced, ["www.example.com"])
+    wait_allowed(web["n2"], WWW + "/", cluster.nodes["n3"].public_ip, within=5)
+    open_connection(web["n2"], "www.example.com")
+
+    def told(*words):
+        done = sluice.kubectl_sluice("--json", *words)
+        assert done.returncode == 0, done.stderr
+        return {line["node"]: line["answer"] for line in map(json.loads, done.stdout.splitlines())}
+
+    pods = told("pods")
+    assert {node: [p["pod"] for p in found if p["namespace"] == enforced] for node, found in pods.items()} == \
+        {node: [f"web-{node}"] for node in NODES}
+    assert all("www.example.com" in json.dumps(found) for found in told("registry").values())
+    assert list(told("--gateways", "registry")) == ["n3"]
+    assert [c["authority"] for c in told("connections")["n2"]] == ["www.example.com"]
+
+    def check(host):
+        return sluice.kubectl_sluice("check", host, "--pod", f"{enforced}/web-n2").returncode
+    assert (check("www.example.com:443"), check("other.example.com:443")) == (0, 3)
+    assert sluice.kubectl_sluice("pods", "--node", "n9").returncode != 0
 
 
 # ---- what can be registered ----
