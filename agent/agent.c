@@ -179,8 +179,7 @@ static void on_pod_refused(void *ctx, const struct pods_refusal *refusal)
 		cluster_denied(a->cluster, &record);
 }
 
-static int on_pod_admit(void *ctx, const struct pod_name *pod,
-			char service_account[static POD_NAME_MAX + 1])
+static int on_pod_admit(void *ctx, const struct pod_name *pod, char *service_account)
 {
 	struct agent *a = ctx;
 

@@ -295,10 +295,10 @@ static bool is_excluded(const struct config *config, const char *ns)
 }
 
 /* Whoever is not known to be left alone is enrolled or waits. While the API is away its service
- * account may be unknown: the pod is enrolled without, and again when it is known.
+ * account may be unknown: the pod is enrolled without, and again when it is known. Whoever brings
+ * one along need be no pod of the API's.
  */
-int cluster_admit(struct cluster *cluster, const struct pod_name *pod,
-		  char service_account[static POD_NAME_MAX + 1])
+int cluster_admit(struct cluster *cluster, const struct pod_name *pod, char *service_account)
 {
 	int r = -EAGAIN;
 
@@ -307,7 +307,8 @@ int cluster_admit(struct cluster *cluster, const struct pod_name *pod,
 	pthread_mutex_lock(&cluster->lock);
 	if (cluster->kube)
 		r = kube_is_enforced(cluster->kube, pod->ns);
-	if (r == 1 && !kube_service_account(cluster->kube, pod->ns, pod->name, service_account) &&
+	if (r == 1 && service_account &&
+	    !kube_service_account(cluster->kube, pod->ns, pod->name, service_account) &&
 	    cluster->status.connected)
 		r = -EAGAIN;
 	pthread_mutex_unlock(&cluster->lock);

@@ -27,8 +27,7 @@ void cluster_free(struct cluster *cluster);
 struct source_feed cluster_feed(struct cluster *cluster);
 
 /* For pods_hooks.admit, proxy's observers and pods that were refused: any thread. */
-int cluster_admit(struct cluster *cluster, const struct pod_name *pod,
-		  char service_account[static POD_NAME_MAX + 1]);
+int cluster_admit(struct cluster *cluster, const struct pod_name *pod, char *service_account);
 void cluster_denied(struct cluster *cluster, const struct access_record *record);
 
 /* Control thread. */

@@ -216,7 +216,8 @@ static int admit(struct pods *pods, const struct enrol_request *q,
 
 	service_account[0] = '\0';
 	if (q->container[0] && pods->hooks.admit)
-		r = pods->hooks.admit(pods->hooks.ctx, &q->pod, service_account);
+		r = pods->hooks.admit(pods->hooks.ctx, &q->pod,
+				      q->service_account[0] ? NULL : service_account);
 	if (r == -EAGAIN) { /* it will ask again, many times: not a line each */
 		snprintf(error, ENROL_ERROR_MAX,
 			 "it is not known yet whether this pod is to be enforced");

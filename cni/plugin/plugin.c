@@ -25,6 +25,7 @@ static void free_json(json_t **j)
 struct pod_ref {
 	char text[sizeof(struct pod_name) + 1]; /* "ns/name" */
 	char uid[CNI_NAME_MAX + 1];
+	const char *service_account; /* NULL: the agent knows */
 };
 
 struct pod_args {
@@ -72,6 +73,7 @@ static int name_container(const struct cni_env *env, const struct cni_config *co
 		return cni_fail(error, CNI_CODE_CONFIG, ret->text,
 				"defaultNamespace and the container's id have to be names as "
 				"Kubernetes allows them, or CNI_ARGS has to name the pod");
+	ret->service_account = "default"; /* nobody has it any better: it is not waited for */
 	return 0;
 }
 
@@ -162,6 +164,7 @@ static int add(const struct cni_env *env, const struct cni_config *config, char 
 		return -EINVAL;
 	q.pod = pod.text;
 	q.uid = pod.uid;
+	q.service_account = pod.service_account;
 	q.container = env->container_id;
 	q.network = config->name;
 	q.netns_fd = &netns_fd;
@@ -199,6 +202,7 @@ static int check(const struct cni_env *env, const struct cni_config *config,
 	if (chained(config, error) < 0 || read_pod(env, config, &pod, error) < 0)
 		return -EINVAL;
 	q.pod = pod.text;
+	q.service_account = pod.service_account;
 	r = agent_ask(config->agent_socket, &q, config->timeout_ms, why);
 	return r < 0 ? not_done(r, CNI_CODE_NOT_ENROLLED, why,
 				"the pod is not captured as it should be", error)

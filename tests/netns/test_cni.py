@@ -132,6 +132,7 @@ def test_add_without_pods(node):
         done = call(node, "ADD", config(node, defaultNamespace="lab"), container="cnitool-77", args="")
     assert done.status == 0, done
     assert agent.requests[0]["pod"] == "lab/cnitool-77"
+    assert agent.requests[0]["service_account"] == "default"
 
 
 NO = {"ok": False, "error": "because"}
