@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Kubernetes 1.20.2 for the tests on real nodes, from Debian 12's packages alone: built from Debian's source
-# with Debian's Go, beside etcd, containerd, runc, the CNI plugins and a static busybox, which are unpacked
+# Kubernetes 1.20.2 and cnitool for the tests on real nodes, from Debian 12's packages alone: built from Debian's
+# sources with Debian's Go, beside etcd, containerd, runc, the CNI plugins and a static busybox, which are unpacked
 # and not installed, so that no daemon starts. All of it lands in $SLUICE_K8S_CACHE (default: build/k8s):
 #
 #   bin/     programs, busybox and pause among them
@@ -20,12 +20,16 @@ new=$cache.new
 tarball=kubernetes_1.20.5+really1.20.2.orig.tar.gz
 sha256=b83c0780efb182d928dc63d46488a847f161f04e40a94b96bf5247dd671ecdfc
 version=1.20.2
+# What golang-github-appc-cni-dev is made from; the package itself leaves cnitool out.
+cni_tarball=golang-github-appc-cni_1.1.2.orig.tar.xz
+cni_sha256=d16939874ef2e2ff2e34970e2ef62bac910a518b17f3bd2e72bfd05096a1dfec
 go_packages="golang-1.19-go golang-1.19-src golang-github-modern-go-reflect2-dev"
 packages="etcd-server containerd runc containernetworking-plugins busybox-static"
 programs="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl"
 
 unpacked=$new/packages
 source=$new/go/src/k8s.io/kubernetes
+cni_source=$new/go/src/github.com/containernetworking/cni
 
 say()
 {
@@ -61,17 +65,26 @@ unpack_packages()
 	done
 }
 
-# The tarball lies in the mirror beside the .deb of a package that is built from it, whose address apt knows.
+# PACKAGE TARBALL SHA256 FOLDER TAR-OPTIONS...: the tarball lies in the mirror beside the .deb of a package that
+# is built from it, whose address apt knows.
 fetch_source()
 {
+	local uri package=$1 tarball=$2 sha256=$3 folder=$4
+	shift 4
 	cd "$new"
-	local uri
-	uri=$(apt download --print-uris kubernetes-client | cut -d"'" -f2)
+	uri=$(apt download --print-uris "$package" | cut -d"'" -f2)
 	curl -fsSL --retry 3 -o "$tarball" "${uri%/*}/$tarball"
 	echo "$sha256  $tarball" | sha256sum -c --quiet
-	mkdir -p "$source"
-	tar -xzf "$tarball" --strip-components=1 -C "$source" \
+	mkdir -p "$folder"
+	tar -xf "$tarball" --strip-components=1 -C "$folder" "$@"
+	rm "$tarball"
+}
+
+fetch_sources()
+{
+	fetch_source kubernetes-client "$tarball" "$sha256" "$source" \
 		--exclude='*/test/e2e*' --exclude='*/docs' --exclude='*/CHANGELOG'
+	fetch_source golang-github-appc-cni-dev "$cni_tarball" "$cni_sha256" "$cni_source"
 }
 
 # reflect2 1.0.1, as it is in vendor/, panics on any JSON with a map when built with Go 1.18 or newer.
@@ -122,6 +135,8 @@ build_programs()
 	go build -tags providerless,dockerless -trimpath -ldflags "-s -w$set" -o "$new/bin/" \
 		$(printf ' ./cmd/%s' $programs)
 	gcc -Os -static -s -DVERSION=3.2 -o "$new/bin/pause" build/pause/linux/pause.c
+	cd "$cni_source"
+	go build -trimpath -ldflags '-s -w' -o "$new/bin/" ./cnitool
 }
 
 collect()
@@ -141,7 +156,7 @@ remove()
 
 finish()
 {
-	for part in debs packages go go-cache "$tarball" openapi-gen apt.log; do
+	for part in debs packages go go-cache openapi-gen apt.log; do
 		remove "$new/$part"
 	done
 	recipe >"$new/ready"
@@ -160,10 +175,10 @@ mkdir -p "$new/bin"
 renice -n 10 $$ >/dev/null
 unpack_packages
 say 'packages are unpacked'
-fetch_source
+fetch_sources
 replace_reflect2
 set_up_go
-say 'source is unpacked'
+say 'sources are unpacked'
 generate_openapi
 say 'OpenAPI is generated'
 build_programs

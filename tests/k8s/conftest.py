@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from cluster import BUILD, Cluster  # noqa: E402
+from sluice import Sluice  # noqa: E402
 
 LOGS = BUILD / "k8s-logs"
 live = []
@@ -68,6 +69,12 @@ def cluster():
         live.append(it)
         yield it
         live.remove(it)
+
+
+@pytest.fixture(scope="session")
+def shared_sluice(cluster):
+    """One installation for all tests but those of test_walk, which come last and begin without any."""
+    return Sluice(cluster).install()
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ class Installed:
 
     def __init__(self, cluster):
         self.cluster = cluster
+        if cluster.get("namespace", NAMESPACE, missing_ok=True):
+            Sluice(cluster).uninstall()  # of other tests
         cluster.make_namespace("early", **ENFORCED)
         self.early = {node: cluster.pod(f"early-{node}", node, "early", restartPolicy="Always") for node in NODES}
         for pod in self.early.values():  # kube-proxy has done its part on every node, too
