@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs the Debian packages that building and testing need and that are missing, all at once.
-# Says and does nothing when all are there.
+# Installs the Debian packages that building and testing need and that are missing, all at once;
+# with the word `build`, those that building needs. Says and does nothing when all are there.
 set -eu
 
 build="gcc libc6-dev make pkg-config clang bpftool libbpf-dev libmnl-dev libnftnl-dev libnl-3-dev libnl-route-3-dev libssl-dev
@@ -10,6 +10,7 @@ build="gcc libc6-dev make pkg-config clang bpftool libbpf-dev libmnl-dev libnftn
 run="python3 python3-pytest python3-yaml iproute2 iputils-ping mount procps util-linux nftables binutils curl openssl nginx-light
 	dnsmasq-base containernetworking-plugins iptables ngtcp2-client ngtcp2-server postgresql haproxy libnginx-mod-stream"
 packages="$build $run"
+[ "${1-}" != build ] || packages=$build
 
 # Prints those of its arguments that are not installed.
 missing()

@@ -37,6 +37,22 @@ def uninstall():
     return find(UNINSTALL, "DaemonSet", "sluice-uninstall")
 
 
+# ---- the image ----
+
+def test_the_containerfile_is_not_given_what_was_built_elsewhere():
+    """make would take it for up to date, and other machines' programs would be in the image."""
+    ignored = (REPO / ".dockerignore").read_text("ascii").splitlines()
+    assert {"build", ".git"} <= set(ignored)
+
+
+def test_the_containerfile_makes_the_image_of_make_image():
+    text = (DEPLOY / "Containerfile").read_text("ascii")
+    assert 'ENTRYPOINT ["/usr/bin/sluice-agent"]' in text
+    made_by = (DEPLOY / "image.py").read_text("utf-8")
+    path = re.search(r'^PATH = "(.*)"$', made_by, re.MULTILINE)[1]
+    assert f"ENV PATH={path}\n" in text and 'Entrypoint=["/usr/bin/sluice-agent"]' in made_by
+
+
 # ---- the tree ----
 
 def test_there_is_an_overlay_for_each_promise():
