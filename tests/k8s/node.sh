@@ -7,6 +7,7 @@
 #   PROGRAMS PKI   folders
 #   IMAGES         archives that containerd shall have from the first boot on
 #   SHARED         folders that node and machine see alike
+#   KUBELET_FLAGS  more of them, as words
 set -eu
 
 root=$STATE/fs/root
@@ -102,7 +103,8 @@ pretend_sysctls
 enter_root
 keep containerd containerd -c "$STATE/containerd.toml" &
 import_images
-keep kubelet kubelet --config="$STATE/kubelet.yaml" --kubeconfig="$PKI/$NODE.kubeconfig" \
+# shellcheck disable=SC2086 # words
+keep kubelet kubelet $KUBELET_FLAGS --config="$STATE/kubelet.yaml" --kubeconfig="$PKI/$NODE.kubeconfig" \
 	--hostname-override="$NODE" --node-ip="$ADDRESS" --container-runtime=remote \
 	--container-runtime-endpoint=unix:///run/containerd/containerd.sock &
 keep kube-proxy kube-proxy --kubeconfig="$PKI/proxy.kubeconfig" --hostname-override="$NODE" \

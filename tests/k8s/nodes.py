@@ -71,6 +71,7 @@ class Node(Netns):
         self.public_ip = PUBLIC_IPS[number]
         self.state = cluster.run.folder / self.node
         self.proc = None
+        self.kubelet_flags = ""  # as words, from the next boot on
         self._install()
         super().__init__(cluster.run.netns_prefix + self.node, cluster.run)
         self._wire()
@@ -141,7 +142,7 @@ class Node(Netns):
             "NODE": self.node, "ADDRESS": self.address, "STATE": str(self.state),
             "PROGRAMS": str(cluster.programs), "PKI": str(cluster.run.folder / "pki"),
             "IMAGES": " ".join(str(image) for image in cluster.images),
-            "SHARED": " ".join(str(folder) for folder in shared)}
+            "SHARED": " ".join(str(folder) for folder in shared), "KUBELET_FLAGS": self.kubelet_flags}
         self.proc = self.popen(["sh", "-c", f'{enter} exec "$@"', "sh", *apart], name=self.node, env=env,
                                stop_signal=signal.SIGKILL)
 
