@@ -71,7 +71,6 @@ class Lab:
         """What the agent has on disk of pods."""
         return self.node.sh("ls /var/lib/sluice/pods").split()
 
-
     def footprint(self):
         """What a pod could leave on the node. Routes go as the bridge's last interface does, and come again."""
         found = footprint(self.node)
