@@ -63,17 +63,25 @@ static struct namespace_row *find(const struct namespace_store *store, const cha
 	return kube_key("", ns, &key) < 0 ? NULL : row_of(kube_table_find(&store->rows, &key));
 }
 
+/* Whoever was not enforced when the cache was written may be by now: that no is no answer. */
+static int answer(const struct namespace_row *row)
+{
+	if (row->labelled)
+		return 1;
+	return row->confirmed ? 0 : -EAGAIN;
+}
+
 static int put(struct namespace_store *store, const char *ns, bool labelled, bool confirmed)
 {
 	struct namespace_row *row = find(store, ns);
 	struct kube_key key;
 
 	if (row) {
-		int changed = row->labelled != labelled;
+		int before = answer(row);
 
 		row->labelled = labelled;
 		row->confirmed = confirmed;
-		return changed;
+		return answer(row) != before;
 	}
 	if (kube_key("", ns, &key) < 0)
 		return -EINVAL;
@@ -140,7 +148,7 @@ int namespace_is_enforced(const struct namespace_store *store, const char *ns)
 	if (store->mode == ENROL_ALL)
 		return 1;
 	row = find(store, ns);
-	return row ? row->labelled : -EAGAIN;
+	return row ? answer(row) : -EAGAIN;
 }
 
 json_t *namespace_store_json(const struct namespace_store *store)

@@ -28,13 +28,15 @@ void namespace_store_done(struct namespace_store *store); /* all zero is fine */
  */
 int namespace_store_put(struct namespace_store *store, const json_t *object);
 
-/* The same from the cache; waits for its confirmation by namespace_store_put(). */
+/* The same from the cache; waits for its confirmation by namespace_store_put(). Until then it can
+ * make a namespace enforced, and none free.
+ */
 int namespace_store_restore(struct namespace_store *store, const char *ns, bool labelled);
 
 void namespace_store_remove(struct namespace_store *store, const char *ns);
 void namespace_store_remove_unconfirmed(struct namespace_store *store);
 
-/* 1: yes, 0: no, -EAGAIN: depends on a label that is not known. */
+/* 1: yes, 0: no, -EAGAIN: depends on a label that is not known, or that the API has not confirmed. */
 int namespace_is_enforced(const struct namespace_store *store, const char *ns);
 
 /* {"shop": true}: labels, not decisions, which depend on the configuration. NULL: no memory. */
