@@ -179,11 +179,12 @@ static void on_pod_refused(void *ctx, const struct pods_refusal *refusal)
 		cluster_denied(a->cluster, &record);
 }
 
-static int on_pod_admit(void *ctx, const struct pod_name *pod, char *service_account)
+static int on_pod_admit(void *ctx, const struct pod_name *pod, const char *uid,
+			char *service_account)
 {
 	struct agent *a = ctx;
 
-	return cluster_admit(a->cluster, pod, service_account);
+	return cluster_admit(a->cluster, pod, uid, service_account);
 }
 
 /* A worker's thread. */

@@ -298,7 +298,8 @@ static bool is_excluded(const struct config *config, const char *ns)
  * account may be unknown: the pod is enrolled without, and again when it is known. Whoever brings
  * one along need be no pod of the API's.
  */
-int cluster_admit(struct cluster *cluster, const struct pod_name *pod, char *service_account)
+int cluster_admit(struct cluster *cluster, const struct pod_name *pod, const char *uid,
+		  char *service_account)
 {
 	int r = -EAGAIN;
 
@@ -308,7 +309,7 @@ int cluster_admit(struct cluster *cluster, const struct pod_name *pod, char *ser
 	if (cluster->kube)
 		r = kube_is_enforced(cluster->kube, pod->ns);
 	if (r == 1 && service_account &&
-	    !kube_service_account(cluster->kube, pod->ns, pod->name, service_account) &&
+	    !kube_service_account(cluster->kube, pod->ns, pod->name, uid, service_account) &&
 	    cluster->status.connected)
 		r = -EAGAIN;
 	pthread_mutex_unlock(&cluster->lock);

@@ -27,7 +27,8 @@ void cluster_free(struct cluster *cluster);
 struct source_feed cluster_feed(struct cluster *cluster);
 
 /* For pods_hooks.admit, proxy's observers and pods that were refused: any thread. */
-int cluster_admit(struct cluster *cluster, const struct pod_name *pod, char *service_account);
+int cluster_admit(struct cluster *cluster, const struct pod_name *pod, const char *uid,
+		  char *service_account);
 void cluster_denied(struct cluster *cluster, const struct access_record *record);
 
 /* Control thread. */

@@ -153,12 +153,16 @@ int kube_is_enforced(struct kube *kube, const char *ns)
 	return r;
 }
 
-bool kube_service_account(struct kube *kube, const char *ns, const char *name, char ret[static 254])
+/* The pod of that name that is known may be the one before, whose end has not been heard of yet. */
+bool kube_service_account(struct kube *kube, const char *ns, const char *name, const char *uid,
+			  char ret[static 254])
 {
 	const struct pod_row *row;
 
 	pthread_mutex_lock(&kube->lock);
 	row = pod_store_find(&kube->pods, ns, name);
+	if (row && uid[0] && !pod_row_may_be(row, uid))
+		row = NULL;
 	if (row)
 		snprintf(ret, 254, "%s", pod_row_service_account(row));
 	pthread_mutex_unlock(&kube->lock);

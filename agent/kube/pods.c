@@ -16,7 +16,7 @@ struct pod_facts {
 struct pod_row {
 	struct kube_item item;
 	struct pod_facts now, told; /* `now.enforced` is unused: the namespace decides */
-	bool is_told;
+	bool is_told, is_mirror;
 	const char *uid, *service_account;
 	char text[];
 };
@@ -70,6 +70,11 @@ const char *pod_row_service_account(const struct pod_row *row)
 	return row->service_account;
 }
 
+bool pod_row_may_be(const struct pod_row *row, const char *uid)
+{
+	return row->is_mirror || strcmp(row->uid, uid) == 0;
+}
+
 bool pod_row_is_told(const struct pod_row *row)
 {
 	return row->is_told;
@@ -113,6 +118,14 @@ static bool has_sandbox(const json_t *status)
 	return false;
 }
 
+/* Nobody else may make one with a service account. */
+static bool is_mirror(const json_t *object)
+{
+	const json_t *notes = json_object_get(kube_json_meta(object), "annotations");
+
+	return json_object_get(notes, "kubernetes.io/config.mirror") != NULL;
+}
+
 static struct pod_facts facts_of(const json_t *object)
 {
 	const json_t *spec = json_object_get(object, "spec");
@@ -143,7 +156,7 @@ static int add(struct pod_store *store, const json_t *object, struct pod_row **r
 	row = malloc(sizeof(*row) + key.len + strlen(uid) + strlen(account) + 2);
 	if (!row)
 		return -ENOMEM;
-	*row = (struct pod_row){.item.key_len = key.len};
+	*row = (struct pod_row){.item.key_len = key.len, .is_mirror = is_mirror(object)};
 	row->item.key = memcpy(row->text, key.text, key.len);
 	row->uid = strcpy(row->text + key.len, uid);
 	row->service_account = strcpy(row->text + key.len + strlen(uid) + 1, account);

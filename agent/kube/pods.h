@@ -31,6 +31,11 @@ const char *pod_row_ns(const struct pod_row *row);
 const char *pod_row_uid(const struct pod_row *row);
 const char *pod_row_service_account(const struct pod_row *row);
 
+/* Is it the pod that the kubelet knows by `uid`? What stands in the API for a pod of the node's own
+ * files has another uid than that, and may be any.
+ */
+bool pod_row_may_be(const struct pod_row *row, const char *uid);
+
 /* Is there something to tell of the pod, whose namespace is `enforced` (1, 0, or -EAGAIN: not
  * known, so nothing can be told yet)? Notes it as told. *ret is borrowed from the row.
  */

@@ -216,7 +216,7 @@ static int admit(struct pods *pods, const struct enrol_request *q,
 
 	service_account[0] = '\0';
 	if (q->container[0] && pods->hooks.admit)
-		r = pods->hooks.admit(pods->hooks.ctx, &q->pod,
+		r = pods->hooks.admit(pods->hooks.ctx, &q->pod, q->uid,
 				      q->service_account[0] ? NULL : service_account);
 	if (r == -EAGAIN) { /* it will ask again, many times: not a line each */
 		snprintf(error, ENROL_ERROR_MAX,

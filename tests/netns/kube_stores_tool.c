@@ -3,7 +3,7 @@
 /* What an agent learns from the Kubernetes API and tells it, for tests: everything that the hooks
  *of kube.h say is a line of JSON on standard output, and so is the answer to each line of input:
  *
- *	status | entries | enforced NS | account NS POD
+ *	status | entries | enforced NS | account NS POD [UID]
  *	events NS POD N DISTINCT    N Events at once, from another thread, of DISTINCT messages
  *
  * The end of input is the end of it all.
@@ -175,11 +175,11 @@ static void do_events(struct tool *tool, const char *args)
 
 static void say_account(struct tool *tool, const char *args)
 {
-	char ns[64], pod[256], account[254];
+	char ns[64], pod[256], uid[64] = "", account[254];
 
-	if (sscanf(args, "%63s %255s", ns, pod) != 2)
+	if (sscanf(args, "%63s %255s %63s", ns, pod, uid) < 2)
 		abort();
-	if (kube_service_account(tool->kube, ns, pod, account))
+	if (kube_service_account(tool->kube, ns, pod, uid, account))
 		say(json_pack("{s:s}", "account", account));
 	else
 		say(json_pack("{s:n}", "account"));

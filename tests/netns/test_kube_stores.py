@@ -400,6 +400,27 @@ def test_the_same_name_again(place, seen):
     stores.end()
 
 
+def test_an_account_is_that_of_one_pod(place):
+    """A pod whose name was another's until now is not taken for that one. What the kubelet makes of files has a
+    uid of its own.
+    """
+    api = place.api()
+    api.put("namespaces", namespace("shop", ENFORCED))
+    api.put("pods", pod("db-0", uid="first", serviceAccountName="old"))
+    mirror = pod("static-node-1", uid="mirror")
+    mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "hash"}
+    api.put("pods", mirror)
+    stores = place.stores(api, node="node-1")
+    stores.wait_hook("pods_synced")
+    assert stores.ask("account shop db-0 first") == stores.ask("account shop db-0") == {"account": "old"}
+    assert stores.ask("account shop db-0 second") == {"account": None}
+    assert stores.ask("account shop static-node-1 hash") == {"account": "web"}
+    api.put("pods", pod("db-0", uid="second", serviceAccountName="new"))
+    wait_for(lambda: stores.ask("account shop db-0 second") == {"account": "new"}, what="the second")
+    assert stores.ask("account shop db-0 first") == {"account": None}
+    stores.end()
+
+
 def test_a_label_flips(place):
     """A namespace becomes enforced, and is not any more: its pods are told of each time, no others."""
     api = place.api()

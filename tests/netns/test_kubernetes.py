@@ -239,6 +239,18 @@ def test_a_pod_of_an_enforced_namespace_is_enrolled_as_who_it_is(world, cluster,
     assert tail.wait(source_pod="fresh")["source_principal"] == "spiffe://cluster.local/ns/shop/sa/buyer"
 
 
+def test_a_pod_is_not_the_one_before(world, cluster, new_pod):
+    """Its name is another's, whose end the agent has not heard of: it waits, rather than be taken for that one."""
+    pod = new_pod("shop/again")
+    cluster.pod(pod, uid="first", phase="Pending", sa="seller")
+    wait_for(lambda: ask(world, pod, uid="first").get("ok"), 5, "it is known")
+    assert shown(world, pod)["service_account"] == "seller"
+    assert ask(world, pod, uid="second").get("retry") is True
+    cluster.pod(pod, uid="second", phase="Pending", sa="buyer")
+    wait_for(lambda: ask(world, pod, uid="second").get("ok"), 5, "the second is known")
+    assert shown(world, pod)["service_account"] == "buyer"
+
+
 def test_others_pass(world, cluster, new_pod):
     """Not labelled; and excluded by the configuration, whatever its labels."""
     for ref in ("lab/free", "infra/free2"):
