@@ -112,8 +112,8 @@ void kube_remove_taint(struct kube *kube, const char *node, const char *key);
 /* Is this namespace enforced? 1: yes, 0: no, -EAGAIN: not known (yet). Any thread. */
 int kube_is_enforced(struct kube *kube, const char *ns);
 
-/* The service account of a pod of this node; "" unknown. False: the pod is not known, or another one
- * of that name is (`uid` "" asks for any). Any thread.
+/* The service account of a pod of this node; "" unknown. False: the pod is not known, or another
+ * one of that name is (`uid` "" asks for any). Any thread.
  */
 bool kube_service_account(struct kube *kube, const char *ns, const char *name, const char *uid,
 			  char ret[static 254]);

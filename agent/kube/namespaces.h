@@ -36,7 +36,7 @@ int namespace_store_restore(struct namespace_store *store, const char *ns, bool 
 void namespace_store_remove(struct namespace_store *store, const char *ns);
 void namespace_store_remove_unconfirmed(struct namespace_store *store);
 
-/* 1: yes, 0: no, -EAGAIN: depends on a label that is not known, or that the API has not confirmed. */
+/* 1: yes, 0: no, -EAGAIN: depends on a label that is not known, or not confirmed to be missing. */
 int namespace_is_enforced(const struct namespace_store *store, const char *ns);
 
 /* {"shop": true}: labels, not decisions, which depend on the configuration. NULL: no memory. */

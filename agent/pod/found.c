@@ -5,10 +5,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/owned.h"
@@ -84,6 +84,14 @@ static void take_cgroup2(const char *text, struct found *pod)
 		snprintf(pod->cgroup, sizeof(pod->cgroup), "%.*s", (int)(end - one), one);
 }
 
+static bool is_on_host(int proc_fd, const char *pid)
+{
+	struct stat own;
+
+	return fstatat(proc_fd, "thread-self/ns/net", &own, 0) == 0 &&
+	       netns_path_is_in(proc_fd, pid, own.st_dev, own.st_ino);
+}
+
 static void look_at(int proc_fd, const char *pid, struct found *pods, size_t n,
 		    char text[static CGROUP_MAX])
 {
@@ -96,6 +104,8 @@ static void look_at(int proc_fd, const char *pid, struct found *pods, size_t n,
 			continue;
 		started = netns_path_start_time(proc_fd, pid);
 		if (started == 0 || (pods[i].pid != 0 && started >= pods[i].started))
+			continue;
+		if (!pods[i].on_host && is_on_host(proc_fd, pid))
 			continue;
 		pods[i].pid = atoi(pid);
 		pods[i].started = started;

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -84,7 +83,7 @@ uint64_t netns_path_start_time(int proc_fd, const char *pid)
 	return parse_start_time(text);
 }
 
-static bool is_in(int proc_fd, const char *pid, dev_t dev, ino_t ino)
+bool netns_path_is_in(int proc_fd, const char *pid, dev_t dev, ino_t ino)
 {
 	char path[NAME_MAX + 8];
 
@@ -108,7 +107,7 @@ static int find_process(dev_t dev, ino_t ino, pid_t not_pid, char ret[static PAT
 		uint64_t start;
 
 		if (pid == 0 || pid == not_pid || pid == getpid() ||
-		    !is_in(dirfd(proc), e->d_name, dev, ino))
+		    !netns_path_is_in(dirfd(proc), e->d_name, dev, ino))
 			continue;
 		start = netns_path_start_time(dirfd(proc), e->d_name);
 		if (start == 0 || start >= oldest)

@@ -6,6 +6,7 @@
  * log.
  */
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -14,6 +15,9 @@
  * none.
  */
 int netns_path_find(dev_t dev, ino_t ino, pid_t not_pid, char ret[static PATH_MAX]);
+
+/* Is the process `pid` in that namespace? `proc_fd` is /proc. */
+bool netns_path_is_in(int proc_fd, const char *pid, dev_t dev, ino_t ino);
 
 /* When the process `pid` began, in ticks since the machine did; `proc_fd` is /proc. 0: it is gone.
  */

@@ -269,8 +269,10 @@ void wanted_look(struct pods *pods)
 	found = n_find > 0 ? calloc(n_find, sizeof(*found)) : NULL;
 	if (!found)
 		return;
-	for (size_t i = 0; i < n_find; i++)
+	for (size_t i = 0; i < n_find; i++) {
 		memcpy(found[i].uid, chosen[i]->uid, sizeof(found[i].uid));
+		found[i].on_host = chosen[i]->host_network;
+	}
 	if (found_scan(found, n_find) < 0)
 		return;
 	for (size_t i = 0; i < n_find; i++)

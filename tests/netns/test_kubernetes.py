@@ -268,18 +268,25 @@ def test_a_namespace_that_nobody_knows_waits(world, new_pod):
 class Process:
     """One that a pod would hold: in its namespace, and in a cgroup as the kubelet names them."""
 
-    def __init__(self, world, pod, uid):
+    def __init__(self, world, pod, uid, monitor=None):
         root = Path("/sys/fs/cgroup/unified" if os.path.isdir("/sys/fs/cgroup/unified") else "/sys/fs/cgroup")
         self.folders = [root / world.procs.netns_prefix.strip("-")]
         self.folders += [self.folders[0] / f"pod{uid}", self.folders[0] / f"pod{uid}" / "sandbox"]
         for folder in self.folders:
             folder.mkdir(exist_ok=True)
-        self.proc = pod.popen(["sh", "-c", 'echo $$ > "$0" && exec sleep 1000', self.folders[-1] / "cgroup.procs"],
-                              name=f"sandbox-{pod.pod}")
+        self.procs = []
+        for place, name in ((monitor, "monitor"), (pod, "sandbox")) if monitor else ((pod, "sandbox"),):
+            argv = ["sh", "-c", 'echo $$ > "$0" && exec sleep 1000', self.folders[-1] / "cgroup.procs"]
+            self.procs.append(place.popen(argv, name=f"{name}-{pod.pod}"))
+            wait_for(lambda: str(self.procs[-1].popen.pid) in self.inside(), what=f"{name} is in its cgroup")
+
+    def inside(self):
+        return (self.folders[-1] / "cgroup.procs").read_text(encoding="ascii").split()
 
     def end(self):
-        self.proc.signal(signal.SIGKILL)
-        wait_for(lambda: not (self.folders[-1] / "cgroup.procs").read_text(), what="it has ended")
+        for proc in self.procs:
+            proc.signal(signal.SIGKILL)
+        wait_for(lambda: not self.inside(), what="it has ended")
         for folder in reversed(self.folders):
             folder.rmdir()
 
@@ -288,8 +295,8 @@ class Process:
 def running(world):
     made = []
 
-    def run(pod, uid):
-        made.append(Process(world, pod, uid))
+    def run(pod, uid, **more):
+        made.append(Process(world, pod, uid, **more))
         return made[-1]
     yield run
     for process in made:
@@ -309,6 +316,16 @@ def test_a_pod_that_runs_already_is_found(world, cluster, new_pod, running):
     cluster.namespace("late")
     wait_for(lambda: shown(world, pod) is None, 5, "it is let out")
     assert http(world, pod, "unregistered.example.com").status == 200
+
+
+def test_a_runtimes_monitor_is_not_the_pod(world, cluster, new_pod, running):
+    """What watches a container (conmon) is in the pod's cgroup, older than its sandbox, and on the node's network."""
+    pod, uid = new_pod("shop/watched"), "5f4d7e70-3a52-4c67-9c7e-1234567890ab"
+    running(pod, uid, monitor=world.node)
+    cluster.pod(pod, uid=uid, sa="older-sa")
+    entry = wait_for(lambda: shown(world, pod), 5, "it is found")
+    assert (entry["state"], entry["service_account"]) == ("enrolled", "older-sa")
+    assert http(world, pod, "unregistered.example.com").status == 403
 
 
 # ---- gateways ----
