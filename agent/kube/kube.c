@@ -111,7 +111,8 @@ static void on_entries_synced(void *ctx)
 
 static int watch_entries(struct kube *kube)
 {
-	const struct reflector_hooks hooks = {kube, on_entry, on_entry_deleted, on_entries_synced};
+	const struct reflector_hooks hooks = {kube, on_entry, on_entry_deleted, on_entries_synced,
+					      NULL};
 	const struct reflector_config config = {
 		.group = "networking.istio.io",
 		.versions = (const char *const[]){"v1", "v1beta1", "v1alpha3", NULL},

@@ -78,7 +78,7 @@ static void on_gateway_synced(void *ctx)
 static void watch_endpoints(struct gateway_watch *w)
 {
 	const struct reflector_hooks hooks = {w, on_endpoints, on_endpoints_deleted,
-					      on_gateway_synced};
+					      on_gateway_synced, NULL};
 	struct reflector_config config = {
 		.group = "",
 		.versions = (const char *const[]){"v1", NULL},
@@ -114,7 +114,8 @@ static void on_slices_synced(void *ctx)
 
 static int watch_slices(struct gateway_watch *w)
 {
-	const struct reflector_hooks hooks = {w, on_slice, on_slice_deleted, on_slices_synced};
+	const struct reflector_hooks hooks = {w, on_slice, on_slice_deleted, on_slices_synced,
+					      NULL};
 	struct reflector_config config = {
 		.group = "discovery.k8s.io",
 		.versions = (const char *const[]){"v1", "v1beta1", NULL},
@@ -168,7 +169,8 @@ static void on_nodes_synced(void *ctx)
 
 static int watch_nodes(struct kube *kube)
 {
-	const struct reflector_hooks hooks = {kube, on_node, on_node_deleted, on_nodes_synced};
+	const struct reflector_hooks hooks = {kube, on_node, on_node_deleted, on_nodes_synced,
+					      NULL};
 	const struct reflector_config config = {
 		.group = "",
 		.versions = (const char *const[]){"v1", NULL},

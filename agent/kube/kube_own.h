@@ -57,6 +57,12 @@ struct kube {
 	struct reflector *namespace_reflector, *pod_reflector; /* NULL without a node */
 	bool namespaces_synced, pods_synced, told_pods_synced;
 
+	/* Under the lock, too: how fresh it is that a namespace is not enforced. */
+	enum reflector_news namespaces_news;
+	uint64_t namespaces_since_ms; /* of that news, CLOCK_MONOTONIC */
+	bool namespaces_awaited;      /* somebody has got no answer for want of it */
+	struct timer hurry;           /* looks whether somebody has */
+
 	struct gateway_watch *gateways;
 	size_t n_gateways;
 	struct node_watch nodes;

@@ -5,10 +5,78 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/owned.h"
 #include "kube/kube_json.h"
+
+/* What has happened while nobody watched comes right behind the answer that the watch is open. */
+#define SETTLE_MS     200
+#define UNANSWERED_MS 3000 /* who has not answered for so long is away */
+#define AWAY_MS       2000 /* and is asked again after this time, */
+#define PACE_MS       1000 /* or this one, where it can be reached */
+#define LOOK_MS       100
+
+/* ---- how fresh a no is ---- */
+
+static uint64_t clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void on_hurry(struct timer *t)
+{
+	struct kube *kube = CONTAINER_OF(t, struct kube, hurry);
+	bool hurry;
+
+	pthread_mutex_lock(&kube->lock);
+	hurry = kube->namespaces_awaited && clock_ms() - kube->namespaces_since_ms >= PACE_MS;
+	if (hurry)
+		kube->namespaces_awaited = false;
+	pthread_mutex_unlock(&kube->lock);
+	if (hurry)
+		reflector_hurry(kube->namespace_reflector);
+	timer_start(kube->loop, t, LOOK_MS);
+}
+
+static void on_namespaces_news(void *ctx, enum reflector_news news)
+{
+	struct kube *kube = ctx;
+
+	pthread_mutex_lock(&kube->lock);
+	kube->namespaces_news = news;
+	kube->namespaces_since_ms = clock_ms();
+	if (news == REFLECTOR_WATCHES)
+		kube->namespaces_awaited = false;
+	pthread_mutex_unlock(&kube->lock);
+	if (news == REFLECTOR_WATCHES)
+		timer_stop(kube->loop, &kube->hurry);
+	else if (!timer_is_armed(&kube->hurry))
+		timer_start(kube->loop, &kube->hurry, LOOK_MS);
+}
+
+/* May a label have been put on that has not been heard of? Under the lock. */
+static bool is_fresh(const struct kube *kube)
+{
+	uint64_t age_ms = clock_ms() - kube->namespaces_since_ms;
+
+	switch (kube->namespaces_news) {
+	case REFLECTOR_WATCHES:
+		return age_ms >= SETTLE_MS;
+	case REFLECTOR_ASKS:
+		return age_ms >= UNANSWERED_MS;
+	case REFLECTOR_AWAY:
+		return age_ms < AWAY_MS;
+	case REFLECTOR_HEARS:
+	case REFLECTOR_LOST:
+		break;
+	}
+	return false;
+}
 
 /* ---- telling ---- */
 
@@ -149,6 +217,9 @@ int kube_is_enforced(struct kube *kube, const char *ns)
 
 	pthread_mutex_lock(&kube->lock);
 	r = namespace_is_enforced(&kube->namespaces, ns);
+	if (r == 0 && !namespace_is_excluded(&kube->namespaces, ns) && !is_fresh(kube))
+		r = -EAGAIN;
+	kube->namespaces_awaited |= r == -EAGAIN;
 	pthread_mutex_unlock(&kube->lock);
 	return r;
 }
@@ -187,7 +258,7 @@ bool kube_pod_uid(struct kube *kube, const char *ns, const char *name,
 static int watch_pods(struct kube *kube, const char *node_name)
 {
 	OWNED_MEM char *selector = NULL;
-	const struct reflector_hooks hooks = {kube, on_pod, on_pod_deleted, on_pods_synced};
+	const struct reflector_hooks hooks = {kube, on_pod, on_pod_deleted, on_pods_synced, NULL};
 	struct reflector_config config = {
 		.group = "",
 		.versions = (const char *const[]){"v1", NULL},
@@ -205,7 +276,7 @@ static int watch_pods(struct kube *kube, const char *node_name)
 int kube_pods_open(struct kube *kube, const struct kube_options *options)
 {
 	const struct reflector_hooks hooks = {kube, on_namespace, on_namespace_deleted,
-					      on_namespaces_synced};
+					      on_namespaces_synced, on_namespaces_news};
 	const struct reflector_config config = {
 		.group = "",
 		.versions = (const char *const[]){"v1", NULL},
@@ -215,6 +286,7 @@ int kube_pods_open(struct kube *kube, const struct kube_options *options)
 
 	if (!options->node_name)
 		return 0;
+	kube->hurry.on_expire = on_hurry;
 	r = reflector_new(&kube->namespace_reflector, kube->client, kube->loop, &config, &hooks);
 	return r < 0 ? r : watch_pods(kube, options->node_name);
 }
@@ -223,4 +295,5 @@ void kube_pods_close(struct kube *kube)
 {
 	reflector_free(kube->pod_reflector);
 	reflector_free(kube->namespace_reflector);
+	timer_stop(kube->loop, &kube->hurry);
 }

@@ -137,14 +137,21 @@ void namespace_store_remove_unconfirmed(struct namespace_store *store)
 	}
 }
 
+bool namespace_is_excluded(const struct namespace_store *store, const char *ns)
+{
+	for (size_t i = 0; i < store->n_excluded; i++) {
+		if (strcmp(store->excluded[i], ns) == 0)
+			return true;
+	}
+	return false;
+}
+
 int namespace_is_enforced(const struct namespace_store *store, const char *ns)
 {
 	const struct namespace_row *row;
 
-	for (size_t i = 0; i < store->n_excluded; i++) {
-		if (strcmp(store->excluded[i], ns) == 0)
-			return 0;
-	}
+	if (namespace_is_excluded(store, ns))
+		return 0;
 	if (store->mode == ENROL_ALL)
 		return 1;
 	row = find(store, ns);

@@ -39,5 +39,8 @@ void namespace_store_remove_unconfirmed(struct namespace_store *store);
 /* 1: yes, 0: no, -EAGAIN: depends on a label that is not known, or not confirmed to be missing. */
 int namespace_is_enforced(const struct namespace_store *store, const char *ns);
 
+/* By the configuration, whatever its labels are. */
+bool namespace_is_excluded(const struct namespace_store *store, const char *ns);
+
 /* {"shop": true}: labels, not decisions, which depend on the configuration. NULL: no memory. */
 json_t *namespace_store_json(const struct namespace_store *store);

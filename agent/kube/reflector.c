@@ -35,6 +35,12 @@ void reflector_later(struct reflector *r, enum reflector_step step, uint64_t del
 	timer_start(r->loop, &r->timer, delay_ms);
 }
 
+void reflector_news(struct reflector *r, enum reflector_news news)
+{
+	if (r->hooks.on_news)
+		r->hooks.on_news(r->hooks.ctx, news);
+}
+
 static uint64_t failed_ms(struct reflector *r, const struct kube_answer *answer)
 {
 	bool busy = answer->status == 429 || answer->status == 503;
@@ -55,6 +61,7 @@ void reflector_failed(struct reflector *r, enum reflector_step step,
 	bool missing = answer->r == 0 && answer->status == 404;
 
 	r->status.errors++;
+	reflector_news(r, answer->r < 0 || answer->status >= 500 ? REFLECTOR_AWAY : REFLECTOR_LOST);
 	snprintf(r->status.last_error, sizeof(r->status.last_error), "%s", answer->text);
 	if (!gone && !missing)
 		trouble_note(&r->trouble, answer, loop_now_ms(r->loop));
@@ -263,6 +270,7 @@ static void on_timer(struct timer *t)
 	int error;
 
 	_Static_assert(ARRAY_SIZE(steps) == STEP_N_, "a step without function");
+	reflector_news(r, REFLECTOR_ASKS);
 	error = steps[r->next](r);
 	if (error < 0)
 		failed_here(r, r->next, error);
@@ -358,6 +366,12 @@ void reflector_free(struct reflector *r)
 	free(r->token);
 	arena_done(&r->mem);
 	free(r);
+}
+
+void reflector_hurry(struct reflector *r)
+{
+	if (timer_is_armed(&r->timer))
+		timer_start(r->loop, &r->timer, 0);
 }
 
 void reflector_status(const struct reflector *r, struct reflector_status *ret)

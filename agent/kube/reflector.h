@@ -14,6 +14,15 @@
 
 struct reflector;
 
+/* How it stands with the watch. */
+enum reflector_news {
+	REFLECTOR_ASKS,    /* something has been asked, and nothing answered yet */
+	REFLECTOR_HEARS,   /* what there is comes in */
+	REFLECTOR_WATCHES, /* the watch is open */
+	REFLECTOR_LOST,    /* the server has said that it does not want to, or that it is over */
+	REFLECTOR_AWAY,    /* the server cannot be reached, or has failed */
+};
+
 struct reflector_hooks {
 	void *ctx;
 	/* A new or changed object (borrowed; json_incref() to keep it). It may have another uid
@@ -29,6 +38,7 @@ struct reflector_hooks {
 	 * after each new list.
 	 */
 	void (*on_synced)(void *ctx);
+	void (*on_news)(void *ctx, enum reflector_news news); /* NULL: nobody asks */
 };
 
 /* For tests, which cannot wait; 0 everywhere is right for everybody else. */
@@ -66,4 +76,8 @@ struct reflector_status {
 int reflector_new(struct reflector **ret, struct kube_client *client, struct loop *loop,
 		  const struct reflector_config *config, const struct reflector_hooks *hooks);
 void reflector_free(struct reflector *reflector); /* NULL is fine; not inside its hooks */
+
+/* Somebody waits: what is waited with is done now, unless something is asked already. */
+void reflector_hurry(struct reflector *reflector);
+
 void reflector_status(const struct reflector *reflector, struct reflector_status *ret);

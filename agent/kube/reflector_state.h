@@ -66,6 +66,8 @@ void reflector_later(struct reflector *r, enum reflector_step step, uint64_t del
 void reflector_failed(struct reflector *r, enum reflector_step step,
 		      const struct kube_answer *answer);
 
+void reflector_news(struct reflector *r, enum reflector_news news);
+
 /* A watch works: what fails next is the first to fail. */
 void reflector_healthy(struct reflector *r);
 

@@ -41,6 +41,7 @@ static void end_initial(struct reflector *r)
 {
 	r->initial = false;
 	r->status.watching = true;
+	reflector_news(r, REFLECTOR_WATCHES);
 	timer_stop(r->loop, &r->quiet);
 	reflector_synced(r);
 }
@@ -84,6 +85,7 @@ static void on_open(struct reflector *r)
 {
 	r->opened_ms = loop_now_ms(r->loop);
 	r->status.watching = !r->initial;
+	reflector_news(r, r->initial ? REFLECTOR_HEARS : REFLECTOR_WATCHES);
 	if (r->initial)
 		timer_start(r->loop, &r->quiet, r->config.times.quiet_ms);
 	trouble_over(&r->trouble);
@@ -170,6 +172,7 @@ static void on_done(void *ctx, const struct kube_answer *answer)
 
 	r->request = NULL;
 	r->status.watching = false;
+	reflector_news(r, REFLECTOR_LOST);
 	timer_stop(r->loop, &r->quiet);
 	if (r->error.text[0])
 		why.text = r->error.text;

@@ -42,12 +42,13 @@ class Asked:
 
 class Api(FakeKube):
     """In a namespace of the test's. `absent`: kinds that this server does not have; `slow`: kinds of whose
-    lists only the first chunk comes, until they are taken out of it.
+    lists only the first chunk comes, until they are taken out of it; `busy`: kinds whose watches end, and of
+    which nobody may ask anything for a minute.
     """
 
     def __init__(self, place, absent=()):
         super().__init__(place.procs.folder)
-        self.place, self.absent, self.slow = place, set(absent), set()
+        self.place, self.absent, self.slow, self.busy = place, set(absent), set(), set()
         self.things = {}   # (kind, namespace, name): object
         self.changes = []  # (resourceVersion, what, kind, object)
         self.kubeconfig = self.folder / "kubeconfig"
@@ -135,6 +136,8 @@ class Api(FakeKube):
         elif len(words) > 1:
             obj = self.things.get((words[0], ns or "", words[1]))
             handler.send(200, obj) if obj else handler.fail(404, "not found")
+        elif words[0] in self.busy:
+            handler.fail(429, "too many requests", Retry_After=60)
         elif "sendInitialEvents" in request.query:
             handler.fail(422, "sendInitialEvents is forbidden for watch")
         elif "watch" in request.query:
@@ -174,14 +177,22 @@ class Api(FakeKube):
             self.slow.clear()
             self.lock.notify_all()
 
+    def be_busy(self, *resources):
+        with self.lock:
+            self.busy = set(resources)
+            self.lock.notify_all()
+
     def watch(self, handler, asked, rv):
         handler.open_stream()
         server = self.server
         while True:
             with self.lock:
-                self.lock.wait_for(lambda: self.server is not server or not self.listening or self.rv > rv)
+                self.lock.wait_for(lambda: self.server is not server or not self.listening or self.rv > rv or
+                                   asked.resource in self.busy)
                 if self.server is not server or not self.listening:
                     return
+                if asked.resource in self.busy:
+                    return handler.end_stream()
                 new = [(what, obj) for at, what, resource, obj in self.changes
                        if at > rv and asked.is_about(resource, obj)]
                 rv = self.rv

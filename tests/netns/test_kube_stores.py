@@ -285,7 +285,7 @@ def test_starts_from_the_cache(place):
     stores.wait_entries({"shop/b": ["changed.example"]}, since)
     stores.wait_hook("pods_synced")
     stores.wait_status(from_cache=False, connected=True)
-    assert stores.ask("enforced shop") == {"enforced": 0}
+    wait_for(lambda: stores.ask("enforced shop") == {"enforced": 0}, what="the watch is open")
     assert stores.ask("enforced other") == {"enforced": -11}
     assert not stores.hooks("gateway", since), "nothing new about it"
     stores.end()
@@ -302,7 +302,7 @@ def test_an_old_no_is_no_answer(place):
     api.put("pods", pod("web"))
     stores = place.stores(api, cache=place.cache, node="node-1")
     stores.wait_hook("pods_synced")
-    assert stores.ask("enforced shop") == {"enforced": 0}
+    wait_for(lambda: stores.ask("enforced shop") == {"enforced": 0}, what="the watch is open")
     stores.end()
 
     api.put("namespaces", namespace("shop", ENFORCED))
@@ -314,6 +314,39 @@ def test_an_old_no_is_no_answer(place):
     api.hurry()
     stores.wait_hook("pods_synced")
     assert [said["enforced"] for said in stores.hooks("pod")] == [True]
+    stores.end()
+
+
+def test_a_no_is_one_of_now(place):
+    """While the watch is not open a label may be put on that the agent has not heard of: it asks, and nobody
+    passes before it has its answer, or there is nobody to give one.
+    """
+    api = place.api()
+    for name in ("shop", "other"):
+        api.put("namespaces", namespace(name))
+    stores = place.stores(api, node="node-1", exclude=["kube-system"])
+    stores.wait_hook("pods_synced")
+    wait_for(lambda: stores.ask("enforced shop") == {"enforced": 0}, what="the watch is open")
+
+    def refused():
+        return sum("watch" in r.query and r.path.endswith("/namespaces") for r in api.asked())
+    before = refused()
+    api.be_busy("namespaces")
+    wait_for(lambda: refused() > before, what="the next watch is refused")
+    api.put("namespaces", namespace("shop", ENFORCED))
+    assert stores.ask("enforced shop") == {"enforced": -11}
+    assert stores.ask("enforced kube-system") == {"enforced": 0}
+    api.be_busy()
+    wait_for(lambda: stores.ask("enforced shop") == {"enforced": 1}, 10, "it does not take the minute")
+    wait_for(lambda: stores.ask("enforced other") == {"enforced": 0}, what="the watch is open")
+
+    api.stop()
+    wait_for(lambda: not stores.status()["connected"], what="the loss")
+    wait_for(lambda: stores.ask("enforced other") == {"enforced": 0}, 5, "nobody can have put on a label")
+    api.put("namespaces", namespace("other", ENFORCED))
+    api.start()
+    wait_for(lambda: stores.ask("enforced other") != {"enforced": 0}, 10, "it is asked again")
+    wait_for(lambda: stores.ask("enforced other") == {"enforced": 1}, 10, "it is heard")
     stores.end()
 
 
@@ -438,7 +471,7 @@ def test_a_label_flips(place):
         for name in "ab":
             stores.wait_hook("pod", is_pod(name, enforced=enforced), since)
         assert len(stores.hooks("pod", since)) == 2
-        assert stores.ask("enforced shop") == {"enforced": int(enforced)}
+        wait_for(lambda want=int(enforced): stores.ask("enforced shop") == {"enforced": want}, what=str(labels))
     since = stores.mark()
     api.put("namespaces", namespace("shop", {"sluice.io/egress": "off", "team": "x"}))
     api.put("namespaces", namespace("another", ENFORCED))
