@@ -234,6 +234,25 @@ static void resolve_exports(const struct field *spec, struct service_entry *e)
 	e->export_to = to;
 }
 
+/* ---- all of it ---- */
+
+/* The registry holds each of them. Whoever may write entries must not fill everybody's memory with
+ * a few: 256 hosts on 256 ports are 15 KB of text.
+ */
+static void check_size(const struct field *spec, const struct service_entry *e)
+{
+	size_t exports = e->n_export_to > 0 ? e->n_export_to : 1;
+	size_t n = (e->n_hosts + e->n_addresses) * exports + e->n_endpoints;
+
+	if (n * e->n_ports > VALIDATE_PARTS_MAX)
+		field_error(spec,
+			    "says too much at once: %zu hosts and addresses, for %zu namespaces, "
+			    "and %zu endpoints, on %zu ports, are more than %u; use several "
+			    "ServiceEntries",
+			    e->n_hosts + e->n_addresses, exports, e->n_endpoints, e->n_ports,
+			    VALIDATE_PARTS_MAX);
+}
+
 /* ---- what follows from several fields ---- */
 
 static void drop_target_ports(const struct field *spec, struct service_entry *e)
@@ -260,6 +279,7 @@ void validate_entry(const struct field *spec, struct service_entry *entry)
 	check_endpoints(spec, entry);
 	check_selector(spec);
 	check_exports(spec, entry);
+	check_size(spec, entry);
 	if (spec->where->report->errors.n > errors)
 		return;
 

@@ -572,6 +572,53 @@ static void test_many_errors(void **state)
 	assert_int_equal(report_result(&d.report), -EINVAL);
 }
 
+static void print_list(FILE *f, const char *name, size_t n, const char *format)
+{
+	fprintf(f, "%s: [", name);
+	for (size_t i = 0; i < n; i++)
+		fprintf(f, format, i + 1, i + 1);
+	fprintf(f, "]\n");
+}
+
+/* What is a short text may be much for the registry. */
+static void test_size(void **state)
+{
+	static const struct {
+		size_t hosts, addresses, ports, exports, endpoints;
+		bool good;
+	} cases[] = {
+		{256, 0, 64, 0, 0, true},  {257, 0, 64, 0, 0, false},   {128, 128, 64, 0, 0, true},
+		{1, 0, 1024, 0, 0, true},  {128, 129, 64, 0, 0, false}, {1, 0, 4, 0, 4095, true},
+		{1, 0, 4, 0, 4096, false}, {16, 0, 1, 1024, 0, true},   {17, 0, 1, 1024, 0, false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		OWNED(decoded_done) struct decoded d = {0};
+		OWNED_MEM char *text = NULL;
+		size_t len;
+		FILE *f = open_memstream(&text, &len);
+
+		fputs("apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n"
+		      "metadata: {name: x, namespace: ns5}\nspec:\n",
+		      f);
+		print_list(f, "  hosts", cases[i].hosts, "h%zu.io, ");
+		print_list(f, "  addresses", cases[i].addresses, "'2001:db8::%zu', ");
+		print_list(f, "  exportTo", cases[i].exports, "ns%zu, ");
+		print_list(f, "  ports", cases[i].ports,
+			   "{number: %zu, name: p%zu, protocol: TLS}, ");
+		if (cases[i].endpoints > 0)
+			print_list(f, "  resolution: DNS\n  endpoints", cases[i].endpoints,
+				   "{address: e%zu.io}, ");
+		fclose(f);
+		decode_text(&d, "f.yaml", (struct span){(uint8_t *)text, len}, TEXT_YAML, 1);
+		if ((d.n == 1) != cases[i].good)
+			fail_msg("case %zu: %zu, %s", i, d.n, d.report.errors.text[0]);
+		if (!cases[i].good)
+			assert_true(list_has(&d.report.errors, "use several ServiceEntries"));
+	}
+}
+
 /* ---- what comes out ---- */
 
 static void test_entry(void **state)
@@ -687,7 +734,7 @@ int main(void)
 		cmocka_unit_test(test_json_objects), cmocka_unit_test(test_lines),
 		cmocka_unit_test(test_skipped),      cmocka_unit_test(test_many_errors),
 		cmocka_unit_test(test_entry),        cmocka_unit_test(test_settled),
-		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_times),        cmocka_unit_test(test_size),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
