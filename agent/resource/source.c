@@ -17,6 +17,12 @@
 #define REBUILD_MIN_MS 20  /* changes that come together are one */
 #define SAID_MAX       256 /* warnings that are remembered, so as not to say them at each change */
 
+/* Lines of warnings at once, the last of them for how many more there are; then one each so often:
+ * what they are about is not the administrator's alone.
+ */
+#define LINES_MAX     (REPORT_KEPT + 1)
+#define LINE_AGAIN_MS 10000
+
 struct source {
 	struct loop *loop;
 	pthread_t thread;
@@ -38,7 +44,9 @@ struct source {
 	struct timer rebuild;
 	uint64_t build_ms; /* the last build took */
 	uint64_t said[SAID_MAX];
-	unsigned n_said, said_now; /* ever, and in this build */
+	unsigned n_said;        /* ever */
+	unsigned lines, unsaid; /* that there may be yet; warnings without one */
+	uint64_t lines_ms;      /* when `lines` were counted */
 };
 
 static void free_paths(char **paths, size_t n)
@@ -144,9 +152,20 @@ static void on_warning(void *ctx, const char *text)
 			return;
 	}
 	s->said[s->n_said++ % SAID_MAX] = hash;
-	s->said_now++;
-	if (s->said_now <= REPORT_KEPT)
-		log_warn(0, "%s", text);
+	if (s->lines <= 1) {
+		s->unsaid++;
+		return;
+	}
+	s->lines--;
+	log_warn(0, "%s", text);
+}
+
+static void refill_lines(struct source *s)
+{
+	uint64_t now = clock_ms(), more = (now - s->lines_ms) / LINE_AGAIN_MS;
+
+	s->lines_ms += more * LINE_AGAIN_MS;
+	s->lines = more < LINES_MAX - s->lines ? s->lines + (unsigned)more : LINES_MAX;
 }
 
 static int build_now(struct source *s, uint64_t start, struct registry **ret)
@@ -157,10 +176,13 @@ static int build_now(struct source *s, uint64_t start, struct registry **ret)
 
 	if (s->feed.open && !s->feed.entries(s->feed.ctx, &more, &n))
 		n = 0;
-	s->said_now = 0;
+	refill_lines(s);
 	r = load_build(s->load, more, n, on_warning, s, ret);
-	if (s->said_now > REPORT_KEPT)
-		log_warn(0, "and %u more warnings like these", s->said_now - REPORT_KEPT);
+	if (s->unsaid > 0 && s->lines > 0) {
+		s->lines--;
+		log_warn(0, "and %u more warnings like these", s->unsaid);
+		s->unsaid = 0;
+	}
 	s->build_ms = clock_ms() - start;
 	return r;
 }
@@ -183,6 +205,7 @@ static void load_now(struct source *s)
 	s->load = load;
 	s->n_said = 0;
 	memset(s->said, 0, sizeof(s->said));
+	s->lines = LINES_MAX;
 	r = build_now(s, start, &reg);
 	if (r < 0) {
 		reject_load(s, strerrordesc_np(-r));

@@ -164,6 +164,24 @@ def test_a_bad_entry_is_refused_alone(world, cluster, pod_a):
     until_known(world, "www.example.com", False)
 
 
+def test_warnings_cannot_flood_the_log(world, cluster, pod_a):
+    """More of them than are remembered, at each of many changes."""
+    udp = [{"number": n, "name": f"u{n}", "protocol": "UDP"} for n in range(1001, 1401)]
+    cluster.entry("loud", "loud.example.com", ports=PORTS + udp)
+    until_known(world, "loud.example.com")
+
+    def said():
+        return sum("is never open" in line or "more warnings" in line
+                   for line in world.agents["node"].proc.output().splitlines())
+    for n in range(20):
+        cluster.entry("changing", f"h{n}.example.com")
+        until_known(world, f"h{n}.example.com")
+    assert 0 < said() <= 60
+    for name in ("loud", "changing"):
+        cluster.delete("serviceentries", "shop", name)
+    until_known(world, "loud.example.com", False)
+
+
 def test_export_to(world, cluster, pod_a):
     cluster.entry("theirs", "www.example.com", ns="lab", exportTo=["."])
     until_known(world, "www.example.com")
