@@ -109,9 +109,9 @@ void kube_event(struct kube *kube, const struct kube_event *event);
 /* Takes a taint off a node, once, trying until it is done. */
 void kube_remove_taint(struct kube *kube, const char *node, const char *key);
 
-/* Is this namespace enforced? 1: yes, 0: no, -EAGAIN: not known (yet). A no is one of now: while the
- * watch is not open the server is asked again at once, and only if it cannot be reached is what is
- * known an answer. Any thread.
+/* Is this namespace enforced? 1: yes, 0: no, -EAGAIN: not known (yet). A no is one of now: while
+ * the watch is not open the server is asked again at once, and only if it cannot be reached is what
+ * is known an answer. Any thread.
  */
 int kube_is_enforced(struct kube *kube, const char *ns);
 

@@ -16,9 +16,9 @@
 
 struct found {
 	char uid[FOUND_UID_MAX + 1]; /* what is looked for */
-	bool on_host; /* on the network of whoever looks; else no process there is it */
-	pid_t pid;    /* its oldest process, which holds its sandbox; 0: none */
-	uint64_t started;            /* when that began; for found_scan() alone */
+	bool on_host;          /* on the network of whoever looks; else no process there is it */
+	pid_t pid;             /* its oldest process, which holds its sandbox; 0: none */
+	uint64_t started;      /* when that began; for found_scan() alone */
 	char cgroup[PATH_MAX]; /* of the pod, below the root of cgroup2; "" where it has none */
 };
 

@@ -50,13 +50,12 @@ struct pods_hooks {
 	/* Ends the pod's connections that came by the shared listener. NULL with listen_shared. */
 	void (*end)(void *ctx, struct identity *id);
 	void (*refused)(void *ctx, const struct pods_refusal *refusal); /* NULL: nobody asks */
-	/* Is a pod that a container runtime makes to be enrolled? `uid` is "" where the runtime does
-	 * not say it. 0, and its service account (NULL: is known already), of POD_NAME_MAX + 1
+	/* Is a pod that a container runtime makes to be enrolled? `uid` is "" where the runtime
+	 * does not say it. 0, and its service account (NULL: is known already), of POD_NAME_MAX + 1
 	 * bytes, where it is known (else untouched); 1: no, it passes; -EAGAIN: not known yet;
 	 * -errno refuses. NULL: every pod is.
 	 */
-	int (*admit)(void *ctx, const struct pod_name *pod, const char *uid,
-		     char *service_account);
+	int (*admit)(void *ctx, const struct pod_name *pod, const char *uid, char *service_account);
 };
 
 /* What a proving connection dials, and what the proxy answers (pod/proof.h). */

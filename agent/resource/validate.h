@@ -7,8 +7,8 @@
 #include "registry/registry.h"
 #include "resource/field.h"
 
-/* Hosts and addresses for each namespace that they are exported to, and endpoints; each on each port.
- * Of one entry.
+/* Hosts and addresses for each namespace that they are exported to, and endpoints; each on each
+ * port. Of one entry.
  */
 #define VALIDATE_PARTS_MAX 16384U
 
