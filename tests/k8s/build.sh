@@ -6,7 +6,8 @@
 #
 #   bin/     programs, busybox and pause among them
 #   cni/     the CNI plugins
-#   ready    the recipe that all this was made by: when it is this one, nothing is left to do
+#   ready    the recipe that all this was made by: when it is this one, nothing is left to do; nor when it
+#            says "own": then somebody has put other programs there
 #
 # It is made in a folder beside it, which takes the cache's place at the end: an interrupted build leaves
 # nothing behind that could be taken for a whole one.
@@ -43,7 +44,8 @@ recipe()
 
 is_ready()
 {
-	[ "$(cat "$cache/ready" 2>/dev/null)" = "$(recipe)" ]
+	local made_by
+	made_by=$(cat "$cache/ready" 2>/dev/null) && { [ "$made_by" = own ] || [ "$made_by" = "$(recipe)" ]; }
 }
 
 # A package list that is missing or old is the usual reason of a failure: then once more.

@@ -24,6 +24,7 @@ import argparse
 import atexit
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,13 @@ PROGRAMS = Path(os.environ.get("SLUICE_K8S_CACHE", REPO / "build/k8s")).resolve(
 FIRST = BUILD / "tests/k8s/first"
 
 
+def _version_of(program):
+    """What it says of itself, as (major, minor)."""
+    said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
+    major, minor = re.match(r"Kubernetes v(\d+)\.(\d+)\.", said).groups()
+    return int(major), int(minor)
+
+
 class Cluster:
     """Use as a context manager: everything is there inside the block and gone after it. With keep it stays,
     for a shell."""
@@ -54,6 +62,7 @@ class Cluster:
         self.numbers = range(1, nodes + 1)
         self.keep = keep
         self.programs = PROGRAMS
+        self.version = None  # of Kubernetes: (1, 36)
         self.shared = [BUILD]
         self.nodes = {}
         self.images = []
@@ -62,6 +71,7 @@ class Cluster:
     def __enter__(self):
         if not (self.programs / "ready").exists():
             raise RuntimeError(f"no Kubernetes in {self.programs}: run tests/k8s/build.sh first")
+        self.version = _version_of(self.programs / "bin/kubelet")
         runs.remove_leftovers()
         self.run = runs.Run(self.keep)
         atexit.register(self.close)

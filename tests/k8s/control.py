@@ -51,7 +51,7 @@ class ControlPlane:
         of = self.pki
         self.api = self._start(
             "kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", f"--bind-address={pki.ADDRESS}",
-            f"--advertise-address={pki.ADDRESS}", "--insecure-port=0", "--allow-privileged=true",
+            f"--advertise-address={pki.ADDRESS}", "--allow-privileged=true",
             f"--tls-cert-file={of}/apiserver.crt", f"--tls-private-key-file={of}/apiserver.key",
             f"--client-ca-file={of}/ca.crt", f"--token-auth-file={of}/tokens.csv",
             "--authorization-mode=Node,RBAC", "--service-cluster-ip-range=10.96.0.0/16",

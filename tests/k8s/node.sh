@@ -104,8 +104,8 @@ enter_root
 keep containerd containerd -c "$STATE/containerd.toml" &
 import_images
 # shellcheck disable=SC2086 # words
-keep kubelet kubelet $KUBELET_FLAGS --config="$STATE/kubelet.yaml" --kubeconfig="$PKI/$NODE.kubeconfig" \
-	--hostname-override="$NODE" --node-ip="$ADDRESS" --container-runtime=remote \
+keep kubelet kubelet --config="$STATE/kubelet.yaml" --kubeconfig="$PKI/$NODE.kubeconfig" \
+	--hostname-override="$NODE" --node-ip="$ADDRESS" $KUBELET_FLAGS \
 	--container-runtime-endpoint=unix:///run/containerd/containerd.sock &
 keep kube-proxy kube-proxy --kubeconfig="$PKI/proxy.kubeconfig" --hostname-override="$NODE" \
 	--bind-address="$ADDRESS" --proxy-mode=iptables --cluster-cidr=10.244.0.0/16 \

@@ -32,7 +32,8 @@ def _containerd(state):
 """
 
 
-def _kubelet(address, ca):
+def _kubelet(version, address, ca):
+    since_1_31 = {"failCgroupV1": False} if version >= (1, 31) else {}
     return json.dumps({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "address": address, "cgroupDriver": "cgroupfs", "failSwapOn": False, "maxPods": 200,
@@ -44,7 +45,12 @@ def _kubelet(address, ca):
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
         "nodeStatusUpdateFrequency": "1s", "kubeAPIQPS": 100, "kubeAPIBurst": 200,
-        "registryPullQPS": 0, "eventRecordQPS": 0})
+        "registryPullQPS": 0, "eventRecordQPS": 0, **since_1_31})
+
+
+def _kubelet_flags(version):
+    """Without it a kubelet before 1.24 asks for Docker; later ones do not know it."""
+    return "--container-runtime=remote" if version < (1, 24) else ""
 
 
 def cni_conflist(number):
@@ -94,7 +100,8 @@ class Node(Netns):
         (upper / "etc/hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.node}\n", "ascii")
         (self.state / "containerd.toml").write_text(_containerd(self.state), "ascii")
         ca = self.cluster.run.folder / "pki/ca.crt"
-        (self.state / "kubelet.yaml").write_text(_kubelet(self.address, ca), "ascii")
+        (self.state / "kubelet.yaml").write_text(_kubelet(self.cluster.version, self.address, ca),
+                                                 "ascii")
 
     def _wire(self):
         """eth0 leads to the other nodes and the API server, wan0 to the internet."""
@@ -142,7 +149,8 @@ class Node(Netns):
             "NODE": self.node, "ADDRESS": self.address, "STATE": str(self.state),
             "PROGRAMS": str(cluster.programs), "PKI": str(cluster.run.folder / "pki"),
             "IMAGES": " ".join(str(image) for image in cluster.images),
-            "SHARED": " ".join(str(folder) for folder in shared), "KUBELET_FLAGS": self.kubelet_flags}
+            "SHARED": " ".join(str(folder) for folder in shared),
+            "KUBELET_FLAGS": f"{_kubelet_flags(cluster.version)} {self.kubelet_flags}"}
         self.proc = self.popen(["sh", "-c", f'{enter} exec "$@"', "sh", *apart], name=self.node, env=env,
                                stop_signal=signal.SIGKILL)
 

@@ -7,7 +7,6 @@ from procs import wait_for
 
 ARCHIVE = BUILD / "sluice-image.tar"
 DEPLOY = REPO / "deploy"
-OVERLAY = DEPLOY / "overlays/kubernetes-1.20"
 NAMESPACE = "sluice-system"
 AGENTS, GATEWAYS = "app.kubernetes.io/name=sluice-node", "app.kubernetes.io/name=sluice-gateway"
 GATEWAY_LABEL = "sluice.io/egress-gateway"
@@ -26,6 +25,8 @@ def entry(name, namespace, hosts, ports=((443, "TLS"),), **spec):
 class Sluice:
     def __init__(self, cluster):
         self.cluster = cluster
+        overlay = "labelled-namespaces" if cluster.version >= (1, 21) else "kubernetes-1.20"
+        self.overlay = DEPLOY / "overlays" / overlay
 
     # ---- as in deploy/README.md ----
 
@@ -35,11 +36,10 @@ class Sluice:
             node.import_image(ARCHIVE)
         for node in gateways:
             cluster.kubectl("label", "node", node, f"{GATEWAY_LABEL}=true", "--overwrite")
-        # An API server of 1.20 does not know the validation rules in the definition.
-        cluster.kubectl("apply", "--validate=false", "-k", DEPLOY / "crds")
+        cluster.kubectl("apply", "-k", DEPLOY / "crds")
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s",
                         "crd/serviceentries.networking.istio.io")
-        cluster.kubectl("apply", "-k", OVERLAY)
+        cluster.kubectl("apply", "-k", self.overlay)
         return self.wait_ready()
 
     def wait_ready(self):
@@ -53,7 +53,7 @@ class Sluice:
         run("apply", "-k", DEPLOY / "uninstall")
         run("-n", NAMESPACE, "rollout", "status", "daemonset/sluice-uninstall", "--timeout=120s", timeout=130)
         run("delete", "-k", DEPLOY / "uninstall")
-        run("delete", "-k", OVERLAY, "--ignore-not-found")
+        run("delete", "-k", self.overlay, "--ignore-not-found")
         run("delete", "-k", DEPLOY / "crds", "--ignore-not-found")
         run("label", "node", "--all", f"{GATEWAY_LABEL}-")
 

@@ -9,12 +9,13 @@ import servers
 from nodes import cni_conflist
 from pods import Pod
 from procs import wait_for
-from sluice import AGENTS, DEPLOY, GATEWAYS, NAMESPACE, OVERLAY
+from sluice import AGENTS, DEPLOY, GATEWAYS, NAMESPACE
 
 NODES = ("n1", "n2", "n3")
 OUTSIDE = servers.SITES["foreign"][0]
 WWW = "https://www.example.com/"
 TAINT = "sluice.io/agent-not-ready"
+OLD_SERVERS = DEPLOY / "overlays/kubernetes-1.20"
 
 
 class Overlays:
@@ -24,15 +25,17 @@ class Overlays:
         self.cluster, self.sluice, self.folder = cluster, sluice, folder
 
     def apply(self, *bases, node=None):
-        """`node`: what replaces the node agents' configuration. The server is older than 1.21. Agents of all nodes
-        are replaced at a time, to be quick."""
+        """`node`: what replaces the node agents' configuration. Agents of all nodes are replaced at a time, to be
+        quick."""
         kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
             "bases": [os.path.relpath(DEPLOY / base, self.folder) for base in bases],
-            "patchesJson6902": [{"path": "policy-beta.yaml", "target": {
-                "group": "policy", "version": "v1", "kind": "PodDisruptionBudget", "name": "egressgateway",
-                "namespace": NAMESPACE}}],
             "patchesStrategicMerge": ["all-at-a-time.yaml"]}
+        if self.cluster.version < (1, 21):
+            kustomization["patchesJson6902"] = [{"path": "policy-beta.yaml", "target": {
+                "group": "policy", "version": "v1", "kind": "PodDisruptionBudget", "name": "egressgateway",
+                "namespace": NAMESPACE}}]
+            (self.folder / "policy-beta.yaml").write_bytes((OLD_SERVERS / "policy-beta.yaml").read_bytes())
         if node:
             kustomization["configMapGenerator"] = [{"name": "sluice-node", "namespace": NAMESPACE,
                                                     "behavior": "replace", "files": ["agent.yaml=node.yaml"]}]
@@ -40,7 +43,6 @@ class Overlays:
         (self.folder / "all-at-a-time.yaml").write_text(yaml.safe_dump({
             "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "sluice-node", "namespace": NAMESPACE},
             "spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "100%"}}}}), "ascii")
-        (self.folder / "policy-beta.yaml").write_bytes((OVERLAY / "policy-beta.yaml").read_bytes())
         (self.folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "ascii")
         self.cluster.kubectl("apply", "-k", self.folder)
         self.sluice.wait_ready()
@@ -49,7 +51,7 @@ class Overlays:
 @pytest.fixture(scope="module")
 def overlays(cluster, shared_sluice, tmp_path_factory):
     yield Overlays(cluster, shared_sluice, tmp_path_factory.mktemp("overlay"))
-    cluster.kubectl("apply", "-k", OVERLAY)  # is rolled out while others go on
+    cluster.kubectl("apply", "-k", shared_sluice.overlay)  # is rolled out while others go on
     cluster.kubectl("delete", "-k", DEPLOY / "startup-taint", "--ignore-not-found")
 
 
