@@ -126,7 +126,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *ctx)
 static size_t on_body(char *p, size_t size, size_t n, void *ctx)
 {
 	struct kube_request *req = ctx;
-	size_t max = is_stream(req) ? KUBE_LINE_MAX : KUBE_ANSWER_MAX;
+	size_t max = is_stream(req) ? KUBE_LINE_MAX : req->call.max ?: KUBE_ANSWER_MAX;
 
 	req->r = http_text_add(&req->text, p, size * n, max);
 	if (req->r < 0) {
@@ -308,6 +308,7 @@ static int begin(struct kube_request *req)
 static int copy_call(struct kube_call *ret, const struct kube_call *call)
 {
 	ret->timeout_ms = call->timeout_ms;
+	ret->max = call->max;
 	ret->method = strdup(call->method);
 	ret->path = strdup(call->path);
 	ret->body = call->body ? strdup(call->body) : NULL;

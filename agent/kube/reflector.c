@@ -14,7 +14,8 @@
 #include "kube/reflector_state.h"
 
 #define CHUNK           500
-#define RETRY_AFTER_MAX 600 /* seconds: whatever the server says */
+#define CHUNK_BYTES     ((size_t)8 * 1024 * 1024) /* JSON that is read takes up to 70 times that */
+#define RETRY_AFTER_MAX 600                       /* seconds: whatever the server says */
 #define MISSING_SURE    3
 
 uint32_t reflector_random(void)
@@ -210,7 +211,7 @@ static void on_chunk(void *ctx, const struct kube_answer *answer)
 
 	r->request = NULL;
 	if (answer->r == -EMSGSIZE && r->limit > 1) {
-		r->limit = r->limit / 4 ?: 1; /* large objects: fewer of them */
+		r->limit = r->limit / 4 ?: 1; /* large objects: fewer of them, for now */
 		reflector_later(r, STEP_CHUNK, 0);
 		return;
 	}
@@ -225,6 +226,9 @@ static void on_chunk(void *ctx, const struct kube_answer *answer)
 		return;
 	}
 	trouble_over(&r->trouble);
+	r->limit += r->limit / 4 + 1;
+	if (r->limit > CHUNK)
+		r->limit = CHUNK;
 	if (r->token) {
 		reflector_later(r, STEP_CHUNK, 0);
 		return;
@@ -236,11 +240,13 @@ static void on_chunk(void *ctx, const struct kube_answer *answer)
 static int get_chunk(struct reflector *r)
 {
 	OWNED_MEM char *path = path_list(&r->config, r->version, r->limit, r->token);
+	struct kube_call call = {.method = "GET", .path = path};
 
 	if (!path)
 		return -ENOMEM;
-	return kube_call(r->client, &(struct kube_call){.method = "GET", .path = path}, on_chunk, r,
-			 &r->request);
+	if (r->limit > 1)
+		call.max = CHUNK_BYTES;
+	return kube_call(r->client, &call, on_chunk, r, &r->request);
 }
 
 static int start_list(struct reflector *r)

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import threading
@@ -694,12 +695,27 @@ def test_a_line_without_end(kube, synced):
 
 
 def test_large_objects_come_in_smaller_chunks(kube, start):
-    for i in range(300):
-        kube.put(f"o{i}", spec={"x": "y" * 250000})
+    for i in range(100):
+        kube.put(f"o{i:03}", spec={"x": "y" * 250000})
+    for i in range(100, 200):
+        kube.put(f"o{i:03}")
     tool = start()
     tool.wait("synced", timeout=60)
-    assert len(tool.names("object")) == 300
-    assert [r.query["limit"] for r in kube.asked("list")][:3] == ["500", "125", "125"]
+    assert tool.names("object") == [f"o{i:03}" for i in range(200)]
+    limits = [int(r.query["limit"]) for r in kube.asked("list")]
+    assert limits[:4] == [500, 125, 31, 39] and max(limits[4:]) > 31, limits
+
+
+def test_what_is_large_as_json_takes_bounded_memory(kube, start):
+    """A field that nobody asks for can be made of a hundred thousand small ones."""
+    for i in range(30):
+        kube.put(f"o{i}", status={"x": [{}] * 400000})
+    tool = start()
+    tool.wait("synced", timeout=120)
+    assert len(tool.names("object")) == 30
+    status = Path(f"/proc/{tool.popen.pid}/status").read_text(encoding="ascii")
+    peak = int(re.search(r"^VmHWM:\s*(\d+) kB$", status, re.M)[1])
+    assert peak < 1000000, f"{peak} kB"
 
 
 def mutate(rng, data):
