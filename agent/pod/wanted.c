@@ -120,10 +120,22 @@ void pods_want(struct pods *pods, const struct pods_wanted *wanted)
 
 /* ---- looking ---- */
 
+/* The pod that is enrolled under its name, if it is that one. On the host's network no runtime
+ * tells of a new one: there the one before may still be in its cgroup.
+ */
+static struct pod *find_enrolled(const struct pods *pods, const struct wanted *w)
+{
+	struct pod *pod = pods_find(pods, &w->pod);
+
+	if (!pod || !w->host_network || !pod->state.container[0])
+		return pod;
+	return pod->state.by_cgroup && found_folder_end(pod->state.netns, w->uid) ? pod : NULL;
+}
+
 /* Enrolled, and as who it is? */
 static bool is_well(const struct pods *pods, const struct wanted *w)
 {
-	const struct pod *pod = pods_find(pods, &w->pod);
+	const struct pod *pod = find_enrolled(pods, w);
 
 	return pod && strcmp(pod->state.service_account, w->service_account) == 0;
 }
@@ -245,7 +257,7 @@ static size_t choose(struct pods *pods, struct wanted *chosen[static AT_ONCE_MAX
 	for (struct wanted *w = pods->wanted; w && n < AT_ONCE_MAX; w = w->next) {
 		if (now < w->not_before_ms || is_well(pods, w))
 			continue;
-		if (pods_find(pods, &w->pod) || w->findable)
+		if (find_enrolled(pods, w) || w->findable)
 			chosen[n++] = w;
 	}
 	return n;
@@ -259,7 +271,7 @@ void wanted_look(struct pods *pods)
 
 	pods->wanted_news = false;
 	for (size_t i = 0; i < n; i++) {
-		struct pod *known = pods_find(pods, &chosen[i]->pod);
+		struct pod *known = find_enrolled(pods, chosen[i]);
 
 		if (known)
 			rename_known(pods, chosen[i], known);

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from attackers import attacker, newcomer  # noqa: F401
@@ -306,7 +307,8 @@ class Process:
             proc.signal(signal.SIGKILL)
         wait_for(lambda: not self.inside(), what="it has ended")
         for folder in reversed(self.folders):
-            folder.rmdir()
+            if not any(inside.is_dir() for inside in folder.iterdir()):
+                folder.rmdir()
 
 
 @pytest.fixture
@@ -344,6 +346,16 @@ def test_a_runtimes_monitor_is_not_the_pod(world, cluster, new_pod, running):
     entry = wait_for(lambda: shown(world, pod), 5, "it is found")
     assert (entry["state"], entry["service_account"]) == ("enrolled", "older-sa")
     assert http(world, pod, "unregistered.example.com").status == 403
+
+
+def test_the_same_name_again_on_the_hosts_network(world, cluster, running):
+    """The one before was deleted by force and is still there: the new one is another, and captured, too."""
+    pod = SimpleNamespace(namespace="shop", pod="on-host", service_account="web", popen=world.node.popen)
+    for uid in ("6f4d7e70-3a52-4c67-9c7e-1234567890ab", "7f4d7e70-3a52-4c67-9c7e-1234567890ab"):
+        running(pod, uid)
+        cluster.pod(pod, uid=uid, hostNetwork=True)
+        wait_for(lambda want=f"/pod{uid}": (shown(world, pod) or {}).get("netns", "").endswith(want), 5, f"{uid} is held")
+        assert shown(world, pod)["state"] == "enrolled"
 
 
 # ---- gateways ----
