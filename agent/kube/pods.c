@@ -82,6 +82,26 @@ bool pod_row_is_told(const struct pod_row *row)
 
 /* ---- what an object says ---- */
 
+static const char *const lists[] = {"initContainerStatuses", "containerStatuses",
+				    "ephemeralContainerStatuses"};
+
+static bool runs_now(const json_t *status)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+		const json_t *containers = json_object_get(status, lists[i]), *container;
+		size_t k;
+
+		json_array_foreach(containers, k, container)
+		{
+			const json_t *state = json_object_get(container, "state");
+
+			if (json_is_object(json_object_get(state, "running")))
+				return true;
+		}
+	}
+	return false;
+}
+
 static bool has_run(const json_t *status, const char *list)
 {
 	const json_t *containers = json_object_get(status, list);
@@ -126,18 +146,29 @@ static bool is_mirror(const json_t *object)
 	return json_object_get(notes, "kubernetes.io/config.mirror") != NULL;
 }
 
+/* A pod whose deadline has passed is Failed at once with some kubelets, and its processes have as
+ * long to end as it asked for.
+ */
+static bool has_ended(const json_t *status)
+{
+	const char *phase = kube_json_text(status, "phase");
+
+	return (strcmp(phase, "Succeeded") == 0 || strcmp(phase, "Failed") == 0) &&
+	       !runs_now(status);
+}
+
 static struct pod_facts facts_of(const json_t *object)
 {
 	const json_t *spec = json_object_get(object, "spec");
 	const json_t *status = json_object_get(object, "status");
-	const char *phase = kube_json_text(status, "phase");
+	bool ran = has_sandbox(status);
 
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+		ran |= has_run(status, lists[i]);
 	return (struct pod_facts){
 		.host_network = kube_json_bool(spec, "hostNetwork", false),
-		.ended = strcmp(phase, "Succeeded") == 0 || strcmp(phase, "Failed") == 0,
-		.ready_to_find = has_sandbox(status) || has_run(status, "initContainerStatuses") ||
-				 has_run(status, "containerStatuses") ||
-				 has_run(status, "ephemeralContainerStatuses"),
+		.ended = has_ended(status),
+		.ready_to_find = ran,
 	};
 }
 
