@@ -7,17 +7,50 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "admin/utf8.h"
+
 #define DIGITS_MAX 18 /* any number of so many digits fits into 64 bits */
+
+/* -1: it is no "\uXXXX". */
+static int code_unit(const char *p, const char *end)
+{
+	int n = 0;
+
+	if (end - p < 6 || p[0] != '\\' || p[1] != 'u')
+		return -1;
+	for (int i = 2; i < 6; i++) {
+		int c = tolower((unsigned char)p[i]);
+
+		if (!isxdigit(c))
+			return -1;
+		n = n * 16 + (isdigit(c) ? c - '0' : c - 'a' + 10);
+	}
+	return n;
+}
+
+/* From the backslash to behind the escape, or to the end. */
+static char *blunt_escape(char *p, const char *end)
+{
+	int unit = code_unit(p, end), next = unit < 0 ? -1 : code_unit(p + 6, end);
+
+	if (unit < 0)
+		return end - p < 2 ? p + 1 : p + 2;
+	if (unit >= 0xd800 && unit < 0xdc00 && next >= 0xdc00 && next < 0xe000)
+		return p + 12;
+	if (unit == 0 || (unit >= 0xd800 && unit < 0xe000))
+		memcpy(p + 2, "fffd", 4);
+	return p + 6;
+}
 
 /* From the opening quote to behind the closing one, or to the end. */
 static char *blunt_string(char *p, const char *end)
 {
-	for (p++; p < end && *p != '"'; p++) {
-		if (*p != '\\')
-			continue;
-		if (end - p >= 6 && memcmp(p, "\\u0000", 6) == 0)
-			memcpy(p + 2, "fffd", 4);
-		p++;
+	for (p++; p < end && *p != '"';) {
+		size_t step = utf8_step((const uint8_t *)p, (size_t)(end - p));
+
+		if (step == 0)
+			*p = '?';
+		p = *p == '\\' ? blunt_escape(p, end) : p + (step > 0 ? step : 1);
 	}
 	return p < end ? p + 1 : p;
 }
@@ -119,6 +152,8 @@ json_t *http_json_read(char *text, size_t len, json_error_t *ret_error)
 	case json_error_null_character:
 	case json_error_null_byte_in_key:
 	case json_error_stack_overflow:
+	case json_error_invalid_utf8:
+	case json_error_invalid_syntax: /* half a surrogate pair is among it */
 		blunt(text, text + len);
 		return json_loadb(text, len, 0, ret_error);
 	default:

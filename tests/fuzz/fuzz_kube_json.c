@@ -20,7 +20,9 @@ static bool is_of_one_object(const json_error_t *error)
 	enum json_error_code code = json_error_code(error);
 
 	return code == json_error_numeric_overflow || code == json_error_null_character ||
-	       code == json_error_null_byte_in_key || code == json_error_stack_overflow;
+	       code == json_error_null_byte_in_key || code == json_error_stack_overflow ||
+	       (code == json_error_invalid_syntax &&
+		strncmp(error->text, "invalid Unicode", 15) == 0);
 }
 
 static void read_json(const char *line, size_t len)
