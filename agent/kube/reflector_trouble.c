@@ -34,15 +34,21 @@ static void tell(const struct trouble *t, const struct kube_answer *answer)
 			 t->what, t->server, answer->text);
 }
 
+static const unsigned told_at[TROUBLE_N_] = {
+	[TROUBLE_SERVER] = 1,
+	[TROUBLE_RIGHTS] = 2,
+	[TROUBLE_ANSWER] = 1,
+};
+
 void trouble_note(struct trouble *t, const struct kube_answer *answer, uint64_t now_ms)
 {
 	enum trouble_kind kind = trouble_kind(answer);
 	uint64_t *told_ms = &t->told_ms[kind];
 
-	if (t->now && t->kind == kind)
-		return;
-	t->now = true;
+	t->times = t->kind == kind ? t->times + 1 : 1;
 	t->kind = kind;
+	if (t->times != told_at[kind])
+		return;
 	if (*told_ms > 0 && now_ms - *told_ms < AGAIN_MS)
 		return;
 	*told_ms = now_ms;
@@ -54,5 +60,6 @@ void trouble_over(struct trouble *t)
 {
 	if (t->told)
 		log_info("watching %s at %s works again", t->what, t->server);
-	t->now = t->told = false;
+	t->times = 0;
+	t->told = false;
 }

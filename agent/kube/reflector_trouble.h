@@ -3,6 +3,9 @@
 
 /* Saying once that something does not work, and once that it does again, however often it is
  * tried. Logs. One thread.
+ *
+ * A server that has just been started lets nobody in until it has read its roles and accounts: that
+ * we have no rights is told when it is said twice in a row.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,9 +23,9 @@ enum trouble_kind {
 struct trouble {
 	const char *what;   /* "serviceentries.networking.istio.io" */
 	const char *server; /* its URL */
-	bool now;
-	bool told; /* in the log */
 	enum trouble_kind kind;
+	unsigned times; /* in a row, of this kind; 0: all is well */
+	bool told;      /* in the log */
 	uint64_t told_ms[TROUBLE_N_]; /* when each was told last; 0: never */
 };
 

@@ -461,6 +461,15 @@ def test_missing_rights_are_said_once_with_the_verbs(kube, synced):
     assert synced.names("deleted") == [] and len(kube.asked("list")) == 1
 
 
+def test_a_server_that_has_just_been_started_may_refuse_once(kube, synced):
+    """Until it has read its roles; that is no news."""
+    kube.fault("watch", status(503), status(403), status(503), status(403))
+    kube.end_watches()
+    wait_watches(kube, 6)
+    still_follows(synced, kube)
+    assert [said for said in warnings(synced) if "not allowed" in said] == []
+
+
 # ---- streaming lists ----
 
 def test_a_streaming_list_needs_no_other_request(kube, start):
