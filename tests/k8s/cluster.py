@@ -182,6 +182,13 @@ class Cluster:
         """A pod of the client image that sleeps, made and running; see pods.Pod."""
         return Pod(self, name, namespace).make(node, **options)
 
+    def asked(self):
+        """What Sluice has asked of the API so far: audit events, one for each request that is answered and for
+        each watch that has begun."""
+        log = self.run.folder / "audit.log"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        return [json.loads(line) for line in lines]
+
     # ---- faults ----
 
     def stop_api(self):

@@ -2,6 +2,7 @@
 """The control plane, and the fabric: a namespace with two switches, `lan` (nodes and API server) and `wan`
 (nodes and the internet). Who runs nodes also runs a resolver for them, beside the API server."""
 import http.client
+import json
 import signal
 import ssl
 
@@ -11,6 +12,10 @@ from netns import Netns
 from procs import wait_for
 
 
+# Who is written down in the audit log, with every request and its answer.
+AUDIT = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+         "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:sluice-system"]},
+                   {"level": "None"}]}
 RESOLVER_IP = "203.0.113.2"  # what the resolver asks the internet's DNS from
 
 
@@ -49,9 +54,12 @@ class ControlPlane:
     def start_api(self):
         """Returns at once; see wait_api()."""
         of = self.pki
+        policy = self.run.folder / "audit-policy.json"
+        policy.write_text(json.dumps(AUDIT), "ascii")
         self.api = self._start(
             "kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", f"--bind-address={pki.ADDRESS}",
             f"--advertise-address={pki.ADDRESS}", "--allow-privileged=true",
+            f"--audit-policy-file={policy}", f"--audit-log-path={self.run.folder}/audit.log",
             f"--tls-cert-file={of}/apiserver.crt", f"--tls-private-key-file={of}/apiserver.key",
             f"--client-ca-file={of}/ca.crt", f"--token-auth-file={of}/tokens.csv",
             "--authorization-mode=Node,RBAC", "--service-cluster-ip-range=10.96.0.0/16",

@@ -25,6 +25,8 @@ def entry(name, namespace, hosts, ports=((443, "TLS"),), **spec):
 class Sluice:
     def __init__(self, cluster):
         self.cluster = cluster
+        self.warnings = []  # what the API server said of the manifests
+        self.asked = []     # what was asked of it until all were ready; see Cluster.asked
         overlay = "labelled-namespaces" if cluster.version >= (1, 21) else "kubernetes-1.20"
         self.overlay = DEPLOY / "overlays" / overlay
 
@@ -32,15 +34,23 @@ class Sluice:
 
     def install(self, gateways=("n3",)):
         cluster = self.cluster
+        before = len(cluster.asked())
         for node in cluster.nodes.values():
             node.import_image(ARCHIVE)
         for node in gateways:
             cluster.kubectl("label", "node", node, f"{GATEWAY_LABEL}=true", "--overwrite")
-        cluster.kubectl("apply", "-k", DEPLOY / "crds")
+        self._apply(DEPLOY / "crds")
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s",
                         "crd/serviceentries.networking.istio.io")
-        cluster.kubectl("apply", "-k", self.overlay)
-        return self.wait_ready()
+        self._apply(self.overlay)
+        self.wait_ready()
+        self.asked = cluster.asked()[before:]
+        return self
+
+    def _apply(self, folder):
+        done = self.cluster.kubectl("apply", "-k", folder, check=False)
+        assert done.returncode == 0, done.stderr
+        self.warnings += [line for line in done.stderr.splitlines() if line.startswith("Warning:")]
 
     def wait_ready(self):
         for what in ("daemonset/sluice-node", "deployment/egressgateway"):

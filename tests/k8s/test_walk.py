@@ -89,6 +89,23 @@ def open_connection(pod, name):
              f"{pod.name} is connected to {name}")
 
 
+# ---- what the API server says ----
+
+def test_the_api_server_objects_to_nothing(cluster, sluice):
+    """It neither warned of a manifest, nor refused or called deprecated what agents and gateways asked when they
+    started; but streaming lists where it has none, and only there were others asked for."""
+    assert sluice.warnings == []
+    asked = sluice.asked
+    assert {one["user"]["username"].split(":")[-1] for one in asked} == {"sluice-node", "sluice-gateway"}
+    assert [one for one in asked if one.get("annotations", {}).get("k8s.io/deprecated") == "true"] == []
+    streams = [one for one in asked if "sendInitialEvents=true" in one["requestURI"]]
+    others = [one for one in asked if one not in streams]
+    assert [one for one in others if one["responseStatus"]["code"] >= 400] == []
+    has_streams = cluster.version >= (1, 34)
+    assert {one["responseStatus"]["code"] for one in streams} == {200 if has_streams else 422}
+    assert any(one["verb"] == "list" for one in others) != has_streams
+
+
 # ---- pods from before ----
 
 @pytest.mark.parametrize("node", NODES)
