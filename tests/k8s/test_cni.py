@@ -36,6 +36,7 @@ class Lab:
 
     def __init__(self, cluster, sluice):
         self.cluster, self.node, self.sluice = cluster, cluster.nodes["n2"], sluice
+        self.uids = {}  # of the pods that were made, by name
         cluster.make_namespace("lab", **ENFORCED)
         for version in VERSIONS:
             self.write(f"{FOLDER}/{version}.conflist", conflist(version))
@@ -56,13 +57,13 @@ class Lab:
         self.cluster.kubectl("delete", "namespace", "lab", "--wait=false")
 
     def make_pod(self, name):
-        """That is not started, and that the node has heard of."""
+        """One that is not started, and that the node has heard of."""
         main = {"name": "main", "image": CLIENT, "volumeMounts": [{"name": "never", "mountPath": "/never"}]}
         pod = Pod(self.cluster, name, "lab").make(
             "n2", wait=False, containers=[main], volumes=[{"name": "never", "configMap": {"name": "never"}}])
         wait_for(lambda: pod.get()["status"].get("containerStatuses"), 20, f"the kubelet knows {name}",
                  interval=0.2)
-        return pod
+        self.uids[name] = pod.get()["metadata"]["uid"]
 
     def enrolled(self):
         return [line.split()[1] for line in self.sluice.ctl("n2", "pods").splitlines() if line.startswith("lab ")]
@@ -84,7 +85,8 @@ class Sandbox:
     def __init__(self, lab, name, namespace="lab", netns=""):
         self.lab, self.name, self.namespace = lab, name, namespace
         self.netns = netns or f"test-{name}"
-        self.args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID=u-1"
+        self.args = (f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};"
+                     f"K8S_POD_UID={lab.uids.get(name, 'u-1')}")
 
     def __enter__(self):
         self.lab.node.exec(["ip", "netns", "add", self.netns])
