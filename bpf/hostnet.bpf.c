@@ -15,14 +15,21 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "abi/overlay.h"
 #include "hostnet_maps.bpf.h"
 
 #define REFUSE 0 /* a call: EPERM */
 #define PASS   1
 
-#define SOCK_STREAM_    1 /* the C library's header for it cannot be had */
-#define IPPROTO_MPTCP_  262
-#define LOOPBACK_DEVICE 1 /* in every network namespace (LOOPBACK_IFINDEX) */
+#define SOCK_STREAM_      1 /* the C library's header for it cannot be had */
+#define IPPROTO_MPTCP_    262
+#define AF_INET_          2
+#define IP_FREEBIND_      15
+#define IP_TRANSPARENT_   19
+#define IPV6_TRANSPARENT_ 75
+#define IPV6_FREEBIND_    78
+#define OPTION_SHOWN      4096 /* bytes; the kernel shows a page */
+#define LOOPBACK_DEVICE   1    /* in every network namespace (LOOPBACK_IFINDEX) */
 
 #define EVENT_INTERVAL_NS 50000000ULL /* of one cgroup, on average */
 #define EVENT_BURST       20
@@ -158,9 +165,28 @@ static __always_inline int refuse(struct hostnet_cgroup *cg, const struct target
 
 /* ---- connect, sendmsg ---- */
 
+/* The node would unpack it, and send on what is within; on loopback as well. */
+static __always_inline bool is_overlay(const struct target *t)
+{
+	if (t->proto != IPPROTO_UDP)
+		return t->proto == IPPROTO_IPIP || t->proto == IPPROTO_IPV6 ||
+		       t->proto == IPPROTO_GRE;
+	switch (bpf_ntohs(t->port)) {
+	case OVERLAY_PORT_VXLAN:
+	case OVERLAY_PORT_VXLAN_LINUX:
+	case OVERLAY_PORT_GENEVE:
+	case OVERLAY_PORT_WEAVE:
+	case OVERLAY_PORT_FLANNEL:
+		return true;
+	}
+	return false;
+}
+
 /* Pass, or refuse: for what is never captured. */
 static __always_inline int judge_datagram(struct hostnet_cgroup *cg, const struct target *t)
 {
+	if (is_overlay(t))
+		return refuse(cg, t, HOSTNET_WHY_OUTSIDE);
 	if (ip_is_this_host(&t->ip) || ip_is_inside(&t->ip))
 		return PASS;
 	return refuse(cg, t, HOSTNET_WHY_OUTSIDE);
@@ -293,6 +319,37 @@ int sluice_sendmsg6(struct bpf_sock_addr *ctx)
 
 	target_of6(ctx, &t);
 	return judge_datagram(bpf_get_local_storage(&sluice_cgroups, 0), &t);
+}
+
+/* ---- setsockopt ---- */
+
+/* A socket that may have an address that is not the node's. IPv4 does not route what it sends
+ * (ip_route_output_key_hash_rcu()), IPv6 does: to a pod as if from outside, whose answers may then
+ * leave; and to a listener of the node, which would be connected with the outside.
+ */
+static __always_inline bool is_foreign_bind(const struct bpf_sockopt *ctx)
+{
+	if (ctx->level == IPPROTO_IP)
+		return ctx->optname == IP_FREEBIND_ || ctx->optname == IP_TRANSPARENT_;
+	return ctx->level == IPPROTO_IPV6 &&
+	       (ctx->optname == IPV6_FREEBIND_ || ctx->optname == IPV6_TRANSPARENT_);
+}
+
+/* Any family but IPv4: some have an IPv6 socket within (SMC). */
+SEC("cgroup/setsockopt")
+int sluice_setsockopt(struct bpf_sockopt *ctx)
+{
+	struct hostnet_cgroup *cg = bpf_get_local_storage(&sluice_cgroups, 0);
+	struct bpf_sock *sk = ctx->sk;
+
+	if (sk && sk->family != AF_INET_ && is_foreign_bind(ctx)) {
+		count(cg->id, sk->protocol, HOSTNET_WHY_OUTSIDE);
+		return REFUSE;
+	}
+	/* What we were not shown as a whole is to be taken from the caller, not from us. */
+	if (ctx->optlen > OPTION_SHOWN)
+		ctx->optlen = 0;
+	return PASS;
 }
 
 /* ---- getpeername ---- */
@@ -531,12 +588,14 @@ static __always_inline enum hostnet_why judge_packet(struct __sk_buff *skb, stru
 {
 	bool ok = skb->protocol == bpf_htons(ETH_P_IP) ? parse4(skb, p) : parse6(skb, p);
 
-	if (skb->ifindex == LOOPBACK_DEVICE)
-		return HOSTNET_WHY_NONE; /* it does not leave */
 	if (!ok || p->odd)
 		return HOSTNET_WHY_MALFORMED;
 	if (p->t.proto == IPPROTO_TCP || p->t.proto == IPPROTO_UDP)
 		bpf_skb_load_bytes(skb, p->l4 + 2, &p->t.port, sizeof(p->t.port));
+	if (is_overlay(&p->t))
+		return HOSTNET_WHY_OUTSIDE;
+	if (skb->ifindex == LOOPBACK_DEVICE)
+		return HOSTNET_WHY_NONE; /* it does not leave */
 	if (ip_is_inside(&p->t.ip) || is_going_on(skb, p))
 		return HOSTNET_WHY_NONE;
 	return HOSTNET_WHY_OUTSIDE;

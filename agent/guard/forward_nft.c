@@ -10,6 +10,7 @@
 #include <linux/netlink.h>
 #include <string.h>
 
+#include "abi/overlay.h"
 #include "base/owned.h"
 #include "guard/forward.h"
 #include "redirect/nft_make.h"
@@ -118,11 +119,14 @@ static const struct tunnel {
 	uint8_t protocol;
 	uint16_t dport; /* 0: any, or none */
 } tunnels[] = {
-	{IPPROTO_UDP, 4789}, /* VXLAN, RFC 7348 8 */
-	{IPPROTO_UDP, 8472}, /* VXLAN, as Linux had it first */
-	{IPPROTO_UDP, 6081}, /* GENEVE, RFC 8926 3.3 */
-	{IPPROTO_UDP, 6784}, /* VXLAN, Weave */
-	{IPPROTO_IPIP, 0},   {IPPROTO_IPV6, 0}, {IPPROTO_GRE, 0},
+	{IPPROTO_UDP, OVERLAY_PORT_VXLAN},
+	{IPPROTO_UDP, OVERLAY_PORT_VXLAN_LINUX},
+	{IPPROTO_UDP, OVERLAY_PORT_GENEVE},
+	{IPPROTO_UDP, OVERLAY_PORT_WEAVE},
+	{IPPROTO_UDP, OVERLAY_PORT_FLANNEL},
+	{IPPROTO_IPIP, 0},
+	{IPPROTO_IPV6, 0},
+	{IPPROTO_GRE, 0},
 };
 
 /* ---- one rule ---- */

@@ -104,6 +104,7 @@ static int give_progs(const struct hostnet_bpf *skel, struct hostnet_progs *ret)
 		[HOSTNET_EGRESS] = skel->progs.sluice_egress,
 		[HOSTNET_SENDMSG4] = skel->progs.sluice_sendmsg4,
 		[HOSTNET_SENDMSG6] = skel->progs.sluice_sendmsg6,
+		[HOSTNET_SETSOCKOPT] = skel->progs.sluice_setsockopt,
 		[HOSTNET_SOCKOPS] = skel->progs.sluice_sockops,
 		[HOSTNET_PEERNAME4] = skel->progs.sluice_peername4,
 		[HOSTNET_PEERNAME6] = skel->progs.sluice_peername6,

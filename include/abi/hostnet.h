@@ -59,8 +59,10 @@ struct hostnet_socket {
 
 /* Why something was refused. */
 enum hostnet_why {
-	HOSTNET_WHY_NONE,    /* it was not */
-	HOSTNET_WHY_OUTSIDE, /* to an address outside the cluster networks, in a way not captured */
+	HOSTNET_WHY_NONE,      /* it was not */
+	HOSTNET_WHY_OUTSIDE,   /* to an address outside the cluster networks, in a way not captured;
+				* into the nodes' overlay network; from an address not the node's
+				*/
 	HOSTNET_WHY_LISTENER,  /* to the agent's listener itself */
 	HOSTNET_WHY_FULL,      /* HOSTNET_MAX_LIVE, or no memory */
 	HOSTNET_WHY_MALFORMED, /* cannot be understood; IP options, IPv6 extension headers */

@@ -148,7 +148,7 @@ def test_nothing_into_the_nodes_tunnels(wired, v):
     wired.guard()
     src, inner = address(wired.pod_a, v), b"payload of some length"
     for dst in (address(wired.pod_b, v), NODE_ADDR[v]):
-        for port in (8472, 4789, 6081, 6784):
+        for port in (8472, 4789, 6081, 6784, 8285):
             before = wired.forward.dropped()
             send_frame(wired.pod_a, ip(src, dst, 17, udp(src, dst, 40000, port - 1, inner)))
             send_frame(wired.pod_a, ip(src, dst, 17, udp(src, dst, 40000, port, inner)))

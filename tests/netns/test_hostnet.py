@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import frames  # noqa: E402
 from hostnet_world import (CLUSTER, INSIDE, LIMIT, LOOPBACK, NODE, OUTSIDE, PORT, TOOL, Tool,  # noqa: E402
                            World, end_cgroup, serving)
 from procs import wait_for  # noqa: E402
@@ -353,7 +354,7 @@ result = attempt(s.sendto, p, (to, 0))
     assert OUTSIDE[v] in tool.event(proto=proto)["dst"]
 
 
-@pytest.mark.parametrize("name", ["icmp", "gre"])
+@pytest.mark.parametrize("name", ["icmp", "sctp"])
 def test_raw_packets_to_the_cluster_pass(world, tool, cg, name):
     _, proto, make = RAWS[name]
     with world.capture() as capture:
@@ -442,6 +443,138 @@ result = attempt(s.sendto, b"x", (to, port)) if kind == "SOCK_DGRAM" else attemp
     with world.nothing_leaves():
         assert world.python(cg, code, kind=kind, to=to, port=port) != "ok"
     assert tool.counts(cg)["outside", 17 if kind == "SOCK_DGRAM" else 6] >= 1
+
+
+# ---- by way of the node ----
+
+OVERLAY_MAC = "02:00:00:00:00:99"
+
+
+@pytest.fixture
+def overlay(world):
+    """The node has the network of some CNIs: a device that unpacks what comes to its port."""
+    world.node.sysctl(ipv4__ip_forward=1)
+    world.node.ip(f"link add vxlan0 address {OVERLAY_MAC} type vxlan id 1 dstport 8472 dev out0 nolearning",
+                  "link set vxlan0 up", "addr add 10.244.0.0/32 dev vxlan0",
+                  "route add 10.244.9.0/24 dev vxlan0")
+    yield b"\x08\0\0\0\0\0\1\0" + frames.mac(OVERLAY_MAC) + frames.mac("02:00:00:00:00:98") + b"\x08\0" + \
+        frames.udp_packet("10.244.9.9", OUTSIDE[4], 4444, 53, b"as if of another node")
+    world.node.ip("link del vxlan0")
+    world.node.sysctl(ipv4__ip_forward=0)
+
+
+@pytest.mark.parametrize("how", ["sendto", "connect"])
+def test_the_overlay_unpacks_nothing_of_theirs(world, tool, cg, overlay, how):
+    """On loopback, too, where the node's own device listens."""
+    code = """
+s = sock(4, socket.SOCK_DGRAM)
+data = data.encode("latin1")
+if how == "connect":
+    result = attempt(s.connect, (to, 8472))
+    if result == "ok":
+        result = attempt(s.send, data)
+else:
+    result = attempt(s.sendto, data, (to, 8472))
+"""
+    values = {"data": overlay.decode("latin1"), "how": how}
+    with world.capture() as capture:
+        assert world.python(world.cgroup(), code, to="127.0.0.1", **values) == "ok"
+        assert [p for p in capture.settle() if p.src == "10.244.9.9"], "it is possible"
+    with world.nothing_leaves():
+        for to in (LOOPBACK[4], NODE[4], INSIDE[4]):
+            assert world.python(cg, code, to=to, **values) == "EPERM"
+    assert tool.counts(cg) == {("outside", 17): 3}
+
+
+def test_the_overlay_and_sockets_from_before(world, tool, overlay):
+    cgroup = world.cgroup()
+    with world.talking(cgroup, 's = sock(4, socket.SOCK_DGRAM); s.connect(("127.0.0.1", 8472))') as ask:
+        assert ask("1") == 1
+        tool.start(cgroup)
+        with world.nothing_leaves():
+            assert ask(f'attempt(s.send, {overlay.decode("latin1")!r}.encode("latin1"))') == "EPERM"
+    tool.ok("uninstall")
+
+
+@pytest.mark.parametrize("proto", [4, 41, 47])
+def test_no_tunnel_into_the_cluster(world, tool, cg, proto):
+    code = f"result = attempt(sock(4, socket.SOCK_RAW, {proto}).sendto, bytes(40), (to, 0))"
+    assert world.python(world.cgroup(), code, to=INSIDE[4]) == "ok"
+    with world.nothing_leaves():
+        for to in (LOOPBACK[4], INSIDE[4]):
+            assert world.python(cg, code, to=to) == "EPERM"
+
+
+def test_a_route_of_its_own_by_way_of_loopback_is_refused(world, tool, cg):
+    """Where a careless node honours it: first to the node itself, from there to the outside."""
+    world.node.sysctl(ipv4__conf__all__accept_source_route=1, ipv4__conf__lo__accept_source_route=1,
+                      ipv4__conf__lo__accept_local=1, ipv4__ip_forward=1, ipv6__conf__all__seg6_enabled=1,
+                      ipv6__conf__lo__seg6_enabled=1, ipv6__conf__all__forwarding=1)
+    code = """
+s = sock(v, socket.SOCK_DGRAM)
+if v == 4:
+    s.setsockopt(0, socket.IP_OPTIONS, struct.pack("!BBB4s4sx", 131, 11, 4, socket.inet_aton(node),
+                                                   socket.inet_aton(out)))
+else:
+    hops = [socket.inet_pton(socket.AF_INET6, a) for a in (to, out, node)]
+    s.setsockopt(41, socket.IPV6_RTHDR, struct.pack("!BBBBBxxx16s16s16s", 0, 6, 4, 2, 2, *hops))
+result = attempt(s.sendto, b"x", (to, 53))
+"""
+    for v in (4, 6):
+        values = {"v": v, "node": NODE[v], "out": OUTSIDE[v], "to": LOOPBACK[v]}
+        with world.capture() as capture:
+            assert world.python(world.cgroup(), code, **values) == "ok"
+            assert [p for p in capture.settle() if p.dst == OUTSIDE[v]], "it is possible"
+        with world.nothing_leaves():
+            assert world.python(cg, code, **values) == "EPERM"
+
+
+# In the name of the outside, to somebody of the cluster, who may answer what the outside has opened.
+FOREIGN = """
+s = sock(v, getattr(socket, kind))
+s.setblocking(False)
+result = [attempt(s.setsockopt, level, option, 1), attempt(s.bind, (mine, 4444)), attempt(s.connect, (to, 80))]
+if result[-1] == "ok":
+    attempt(s.send, b"x")
+"""
+
+
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_STREAM"])
+@pytest.mark.parametrize("level,option", [(41, 78), (0, 15), (41, 75), (0, 19)],
+                         ids=["freebind", "v4 freebind", "transparent", "v4 transparent"])
+def test_nobody_has_an_address_of_the_outside(world, tool, cg, kind, level, option):
+    values = {"v": 6, "kind": kind, "level": level, "option": option, "mine": OUTSIDE[6], "to": INSIDE[6]}
+    with world.capture() as capture:
+        world.python(world.cgroup(), FOREIGN, **values)
+        assert [p for p in capture.settle() if p.src == OUTSIDE[6]], "it is possible"
+    with world.capture() as capture:
+        assert world.python(cg, FOREIGN, **values)[:2] == ["EPERM", "EADDRNOTAVAIL"]
+        assert {p.src for p in capture.settle()} <= {NODE[6]}
+    assert sum(tool.counts(cg).values()) == 1
+
+
+def test_the_kernel_sees_to_that_in_ipv4(world, tool, cg):
+    values = {"v": 4, "kind": "SOCK_DGRAM", "level": 0, "option": 15, "mine": OUTSIDE[4], "to": INSIDE[4]}
+    with world.nothing_leaves():
+        assert world.python(cg, FOREIGN, **values)[-1] not in ("ok", "EINPROGRESS")
+
+
+def test_other_options_are_set_as_ever(world, tool, cg):
+    """Those of more than a page, too, of which the program is not shown all."""
+    code = """
+s = sock(v, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 54321)
+# IP_MSFILTER: a group, an interface, to exclude, how many, and who
+group = struct.pack("=4s4sII", socket.inet_aton("224.1.2.3"), bytes(4), 0, 2000) + b"".join(
+    struct.pack("!I", 0x0a000000 + i) for i in range(2000))
+m = sock(4, socket.SOCK_DGRAM)
+m.setsockopt(0, socket.IP_ADD_MEMBERSHIP, socket.inet_aton("224.1.2.3") + socket.inet_aton(mine))
+result = [s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), attempt(m.setsockopt, 0, 41, group)]
+"""
+    world.node.sysctl(ipv4__igmp_max_msf=4096)
+    for v in (4, 6):
+        assert world.python(cg, code, v=v, mine=NODE[4]) == world.python(world.cgroup(), code, v=v, mine=NODE[4])
+        assert world.python(cg, code, v=v, mine=NODE[4]) == [2 * 54321, "ok"]
 
 
 # ---- who ----
@@ -747,7 +880,7 @@ def test_uninstalling_leaves_nothing(world, tool, cg):
 def test_what_was_taken_away_is_noticed_and_put_back(world, tool, cg):
     links = world.pins / "hostnet/v1" / str(cg.id)
     assert sorted(p.name for p in links.iterdir()) == sorted(
-        "connect4 connect6 egress peername4 peername6 sendmsg4 sendmsg6 sockops".split())
+        "connect4 connect6 egress peername4 peername6 sendmsg4 sendmsg6 setsockopt sockops".split())
     for name in ("connect6", "egress"):
         (links / name).unlink()
         assert tool("verify", cg.folder)[0] == "ESTALE"
