@@ -78,8 +78,10 @@ static __always_inline enum guard_why judge_arp(struct __sk_buff *skb, struct pa
 	__builtin_memcpy(&target, arp.target, 4);
 	ip_from4(&p->src, sender);
 	ip_from4(&p->dst, target);
+	/* A probe: nobody learns from it, but who is about to take that address gives it up (RFC
+	 * 5227, 2.1.1). */
 	if (sender == 0 && arp.operation == bpf_htons(ARP_REQUEST))
-		return GUARD_WHY_NONE; /* a probe: nobody learns from it (RFC 5227, 2.1.1) */
+		return is_own(skb->ifindex, &p->dst) ? GUARD_WHY_NONE : GUARD_WHY_SPOOFED;
 	return is_own(skb->ifindex, &p->src) ? GUARD_WHY_NONE : GUARD_WHY_SPOOFED;
 }
 
@@ -132,11 +134,22 @@ static __always_inline enum guard_why judge_source(__u32 ifindex, const struct g
 
 /* ---- neighbour discovery ---- */
 
+/* Nobody has an address that another one asks for from `::`, or advertises (RFC 4862, 5.4.3). */
+static __always_inline enum guard_why judge_target(struct __sk_buff *skb, const struct packet *p)
+{
+	union ip target;
+
+	if (p->l4 + 8 + sizeof(target) > p->end ||
+	    bpf_skb_load_bytes(skb, p->l4 + 8, &target, sizeof(target)) < 0)
+		return GUARD_WHY_MALFORMED;
+	return is_own(skb->ifindex, &target) ? GUARD_WHY_NONE : GUARD_WHY_SPOOFED;
+}
+
 /* *ret_local: needed on the link, and stays there. Otherwise the destination decides, as always. */
 static __always_inline enum guard_why judge_nd(struct __sk_buff *skb, const struct packet *p,
 					       bool *ret_local)
 {
-	union ip target;
+	enum guard_why why = GUARD_WHY_NONE;
 
 	if (p->icmp_type == ICMP6_ND_RA || p->icmp_type == ICMP6_ND_REDIRECT)
 		return GUARD_WHY_SPOOFED; /* it is no router */
@@ -150,15 +163,10 @@ static __always_inline enum guard_why judge_nd(struct __sk_buff *skb, const stru
 		return GUARD_WHY_FRAGMENT; /* RFC 6980 */
 	if (p->ttl != 255 || p->icmp_code != 0)
 		return GUARD_WHY_MALFORMED; /* RFC 4861, 7.1 */
-	if (p->icmp_type == ICMP6_ND_NA) {
-		if (p->l4 + 8 + sizeof(target) > p->end ||
-		    bpf_skb_load_bytes(skb, p->l4 + 8, &target, sizeof(target)) < 0)
-			return GUARD_WHY_MALFORMED;
-		if (!is_own(skb->ifindex, &target))
-			return GUARD_WHY_SPOOFED;
-	}
+	if (p->icmp_type == ICMP6_ND_NA || (p->icmp_type == ICMP6_ND_NS && ip_is_zero(&p->src)))
+		why = judge_target(skb, p);
 	*ret_local = ip_is_link(&p->dst) || ip_is_link_group(&p->dst);
-	return GUARD_WHY_NONE;
+	return why;
 }
 
 /* ---- flows ---- */
@@ -408,6 +416,14 @@ static __always_inline bool id_of_opener(const struct packet *p, struct flow_id 
 	return p->icmp_type == (p->v6 ? ICMP6_ECHO : ICMP4_ECHO);
 }
 
+/* A bridge sends to every port what it does not know the port of. What another pod was sent gives
+ * this one nothing to answer.
+ */
+static __always_inline bool is_for_pod(__u32 ifindex, const struct packet *p)
+{
+	return ip_is_group(&p->dst, p->v6) || is_own(ifindex, &p->dst);
+}
+
 static __always_inline enum guard_why judge_inbound(struct __sk_buff *skb,
 						    const struct guard_pod *pod, struct packet *p)
 {
@@ -419,7 +435,7 @@ static __always_inline enum guard_why judge_inbound(struct __sk_buff *skb,
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		why = parse_ip6(skb, p);
 	if (why != GUARD_WHY_NONE || p->frag == FRAG_LATER || is_inside(&p->src, p->v6) ||
-	    parse_l4(skb, p) != GUARD_WHY_NONE)
+	    !is_for_pod(skb->ifindex, p) || parse_l4(skb, p) != GUARD_WHY_NONE)
 		return GUARD_WHY_NONE;
 
 	if (id_of_opener(p, &id))

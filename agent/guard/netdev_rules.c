@@ -68,8 +68,10 @@ enum word {
 	NA,
 	MLD_OR_RS, /* 131 to 133 */
 	MLD2,
-	TARGET_NOT_OWN, /* of a neighbour advertisement */
-	KEY_TCP,        /* the packet's key, or that of the packet that it quotes */
+	TARGET_OWN, /* of a neighbour solicitation or advertisement */
+	TARGET_NOT_OWN,
+	ARP_TARGET_OWN,
+	KEY_TCP, /* the packet's key, or that of the packet that it quotes */
 	KEY_CLOSED,
 	KEY_UDP,
 	KEY_ECHO,
@@ -135,7 +137,7 @@ static const struct netdev_rule rules[] = {
 	{NETDEV_IN, V6, {ICMP, FROM_ROUTER_137}, DROP, GUARD_WHY_SPOOFED, IPPROTO_ICMPV6},
 	{NETDEV_IN, V6, {ICMP, NA, TARGET_NOT_OWN}, DROP, GUARD_WHY_SPOOFED, IPPROTO_ICMPV6},
 	/* Without an address yet: is it taken (RFC 4862), who are you, routers, I listen to... */
-	{NETDEV_IN, V6, PASS(SRC_NONE, ICMP, NS, DST_SOLICITED)},
+	{NETDEV_IN, V6, PASS(SRC_NONE, ICMP, NS, DST_SOLICITED, TARGET_OWN)},
 	{NETDEV_IN, V6, PASS(SRC_NONE, ICMP, MLD_OR_RS, DST_LINK_GROUP)},
 	{NETDEV_IN, V6, PASS(SRC_NONE, ICMP, MLD2, DST_LINK_GROUP)},
 	{NETDEV_IN, V6, PASS_DHCP(UDP, SRC_OWN, DST_DHCP6, DHCP_PORTS)},
@@ -173,7 +175,7 @@ static const struct netdev_rule rules[] = {
 
 	{NETDEV_IN, ARP, {NOT_ARP_OF_IPV4}, DROP, GUARD_WHY_MALFORMED, GUARD_PROTO_ARP},
 	{NETDEV_IN, ARP, PASS(ARP_OP, SRC_OWN)},
-	{NETDEV_IN, ARP, PASS(ARP_REQUEST, SRC_NONE)}, /* is it taken? (RFC 5227) */
+	{NETDEV_IN, ARP, PASS(ARP_REQUEST, SRC_NONE, ARP_TARGET_OWN)}, /* is it taken? (RFC 5227) */
 	{NETDEV_IN, ARP, {END}, DROP, GUARD_WHY_SPOOFED, GUARD_PROTO_ARP},
 
 	{NETDEV_IN, LAST, {END}, DROP, GUARD_WHY_ETHERTYPE, GUARD_PROTO_ETHER},
@@ -511,9 +513,15 @@ static void add_word(const struct rule_make *to, enum word word)
 		return match_icmp(m, 131, 133);
 	case MLD2:
 		return match_icmp(m, 143, 143);
+	case TARGET_OWN:
+		load_transport(m, 8, 16);
+		return nft_look_up(m, to->names->own6, 0);
 	case TARGET_NOT_OWN:
 		load_transport(m, 8, 16);
 		return nft_look_up(m, to->names->own6, NFT_LOOKUP_F_INV);
+	case ARP_TARGET_OWN:
+		load_network(m, 24, 4);
+		return nft_look_up(m, to->names->own4, 0);
 	case KEY_TCP:
 		return load_key(to, IPPROTO_TCP);
 	case KEY_CLOSED:

@@ -204,6 +204,7 @@ def hostile6(me, out, peer):
     na = icmp6(me, "ff02::1", 136, b"\x20\0\0\0" + pack("fd00:10:244:1::1") + LEAK)
     solicitation = icmp6(me, out, 135, bytes(4) + pack(out) + LEAK)
     unspecified = icmp6("::", out, 135, bytes(4) + pack(out) + LEAK)
+    taken = icmp6("::", "ff02::1:ff00:1", 135, bytes(4) + pack("fd00:10:244:1::1") + LEAK)
     linked = icmp6(me, "fe80::1", 128, LEAK)
     return {
         "first fragment": (behind(44, bytes([0, 0, 1, 0, 0, 0, 1]), out), {}, "fragment", OTHER),
@@ -218,6 +219,8 @@ def hostile6(me, out, peer):
         "neighbour's advertisement": (ip(me, "ff02::1", 58, na, hops=255), {"to": ALL_NODES}, "spoofed", 58),
         "discovery outside": (ip(me, out, 58, solicitation, hops=255), {}, "outside", 58),
         "unspecified outside": (ip("::", out, 58, unspecified, hops=255), {}, "spoofed", OTHER),
+        "another's address": (ip("::", "ff02::1:ff00:1", 58, taken, hops=255), {"to": ALL_NODES}, "spoofed",
+                              OTHER),
         "echo on the link": (ip(me, "fe80::1", 58, linked), {}, "outside", 58),
         "longer than it is": (ip(me, peer, 44, b"\x11")[:-1], {}, "malformed", OTHER),
         "dhcp unasked": (ip(me, "ff02::1:2", 17, udp(me, "ff02::1:2", 546, 547, LEAK)), {"to": ALL_NODES},
@@ -260,12 +263,13 @@ def test_hostile_packets(wired, v, name):
     assert wired.flows("flows") == wired.flows("brief") == 0, "a pod cannot open a flow for itself"
 
 
-@pytest.mark.parametrize("name", ["spoofed", "probe as reply", "of another kind", "reverse"])
+@pytest.mark.parametrize("name", ["spoofed", "probe as reply", "probe of another's", "of another kind", "reverse"])
 def test_hostile_arp(wired, name):
     pod, mac = wired.pod_a, mac_of(wired.pod_a)
     frame, why = {
         "spoofed": (arp(2, mac, "10.244.1.1", wired.pod_b.ip4), "spoofed"),
         "probe as reply": (arp(2, mac, "0.0.0.0", wired.pod_b.ip4), "spoofed"),
+        "probe of another's": (arp(1, mac, "0.0.0.0", wired.pod_b.ip4), "spoofed"),
         "of another kind": (arp(1, mac, pod.ip4, wired.pod_b.ip4, bytes.fromhex("000686dd0604")), "malformed"),
         "reverse": (arp(3, mac, pod.ip4, wired.pod_b.ip4), "spoofed"),
     }[name]

@@ -314,6 +314,8 @@ REFUSED_MORE = {
     "advertisement of nobody": (nd(136, V6.mute, ALL_NODES), "MALFORMED", ICMP6),
     "advertisement from afar": (nd(136, V6.mute, V6.gateway, V6.mute, hops=254), "MALFORMED", ICMP6),
     "solicitation from another": (nd(135, V6.pod, "ff02::1:ff00:1", V6.gateway), "SPOOFED", ICMP6),
+    "detection of another's address": (nd(135, "::", "ff02::1:ff00:d", V6.peer), "SPOOFED", ICMP6),
+    "detection of nobody's address": (nd(135, "::", "ff02::1:ff00:c"), "MALFORMED", ICMP6),
     "advertisement from nowhere": (nd(136, "::", ALL_NODES, V6.mute), "SPOOFED", ICMP6),
     "solicitation to the outside": (nd(135, V6.mute, V6.outside, V6.outside, more=b"data"), "PROTOCOL",
                                     ICMP6),
@@ -351,6 +353,7 @@ LINK = {
     "arp reply": (0x0806, arp(2, MAC, V4.mute, V4.gateway), ("pass", None)),
     "gratuitous arp": (0x0806, arp(1, MAC, V4.mute, V4.mute), ("pass", None)),
     "arp probe": (0x0806, arp(1, MAC, "0.0.0.0", V4.mute), ("pass", None)),
+    "arp probe of another's": (0x0806, arp(1, MAC, "0.0.0.0", V4.peer), ("SPOOFED", ARP)),
     "arp reply from nowhere": (0x0806, arp(2, MAC, "0.0.0.0", V4.gateway), ("SPOOFED", ARP)),
     "arp of the router": (0x0806, arp(2, MAC, V4.gateway, V4.peer), ("SPOOFED", ARP)),
     "arp of another pod": (0x0806, arp(1, MAC, V4.pod, V4.peer), ("SPOOFED", ARP)),
@@ -587,6 +590,25 @@ def later_fragment_to(a):
     if a.v6:
         return ip6(a.outside, a.mute, FRAGMENT, fragment6(UDP, bytes(16), 64))
     return ip4(a.outside, a.mute, UDP, bytes(16), frag=8)
+
+
+@both
+def test_what_another_was_sent_opens_nothing(quiet, a):
+    """A bridge that does not know where a pod is sends to every port."""
+    wire = Inbound(quiet, a)
+    opener = udp_packet(a.outside, a.peer, 4000, 53)
+    quiet.node.ip(f"neigh replace {a.peer} lladdr 02:00:00:00:77:77 dev cni0")
+    with Sniffer(quiet.mute, "eth0") as pod, quiet.outside.socket(a.family, socket.SOCK_DGRAM) as sock:
+        sock.bind((a.outside, 4000))
+        sock.sendto(b"for another", (a.peer, 53))
+        pod.wait(lambda p: (p.src, p.dst) == (a.outside, a.peer), "the bridge floods it")
+    for packet in (opener, tcp_packet(a.outside, a.peer, 4000, 80), echo_packet(a.outside, a.peer, 9)):
+        wire.bring(packet)
+    assert quiet.flows("mute") == {}
+    assert wire.answer(udp_packet(a.mute, a.outside, 53, 4000)) == "PROTOCOL"
+    assert wire.answer(echo_packet(a.mute, a.outside, 9, True)) == "PROTOCOL"
+    wire.bring(udp_packet(a.outside, a.mute, 4000, 53))
+    assert wire.answer(udp_packet(a.mute, a.outside, 53, 4000)) == "pass"
 
 
 @both
