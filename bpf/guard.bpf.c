@@ -51,6 +51,18 @@ static __always_inline bool is_inside(const union ip *ip, bool v6)
 	return value && *value == GUARD_CLUSTER_INSIDE;
 }
 
+/* A bridge learns from every frame whose link address is where. */
+static __always_inline bool is_from_pod(struct __sk_buff *skb, const struct guard_pod *pod)
+{
+	__u16 mac[3], from[3];
+
+	__builtin_memcpy(mac, pod->pod_mac, sizeof(mac));
+	if ((mac[0] | mac[1] | mac[2]) == 0)
+		return true;
+	return bpf_skb_load_bytes(skb, ETH_ALEN, from, sizeof(from)) == 0 &&
+	       ((mac[0] ^ from[0]) | (mac[1] ^ from[1]) | (mac[2] ^ from[2])) == 0;
+}
+
 /* ---- ARP ---- */
 
 /* RFC 826, for Ethernet and IPv4; linux/if_arp.h cannot be had without the C library. */
@@ -341,6 +353,8 @@ static __always_inline enum guard_why judge(struct __sk_buff *skb, const struct 
 
 	if (!pod)
 		return GUARD_WHY_UNKNOWN_POD;
+	if (!is_from_pod(skb, pod))
+		return GUARD_WHY_SPOOFED;
 	if (skb->vlan_present)
 		return GUARD_WHY_VLAN;
 	switch (bpf_ntohs(skb->protocol)) {

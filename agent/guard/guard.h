@@ -41,6 +41,7 @@ struct guard_pod_at {
 	uint32_t ifindex; /* host end of its interface */
 	bool steer;
 	bool dhcp;
+	uint8_t mac[6]; /* its own end's: the only one on a bridge; zero: not known, any will do */
 	const struct addr *addrs; /* its own, ports ignored; link-local ones too; borrowed */
 	size_t n_addrs;
 };

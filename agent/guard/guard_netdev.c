@@ -21,6 +21,7 @@
 #include "guard/guard_ops.h"
 #include "guard/netdev_nft.h"
 #include "guard/nft_count.h"
+#include "guard/node_link.h"
 #include "redirect/nft_netlink.h"
 #include "redirect/nft_transact.h"
 #include "redirect/plan.h"
@@ -265,12 +266,15 @@ static int put_pod(struct guard_netdev *g, const struct objects *o, const struct
 
 /* ---- the operations ---- */
 
-/* `device` is where the name goes. -ENODEV. */
+/* `device` is where the name goes. -ENODEV, -errno. */
 static int describe(const struct guard_netdev *g, const struct guard_pod_at *pod,
 		    char device[static IFNAMSIZ], struct netdev_pod *ret)
 {
-	if (!if_indextoname(pod->ifindex, device))
-		return -ENODEV;
+	struct node_link end;
+	int r = node_link_read(pod->ifindex, &end);
+
+	if (r < 0 || !if_indextoname(pod->ifindex, device))
+		return r < 0 ? r : -ENODEV;
 	*ret = (struct netdev_pod){.ifindex = pod->ifindex,
 				   .device = device,
 				   .dhcp = pod->dhcp,
@@ -278,6 +282,8 @@ static int describe(const struct guard_netdev *g, const struct guard_pod_at *pod
 				   .flows = g->flows,
 				   .addrs = pod->addrs,
 				   .n_addrs = pod->n_addrs};
+	if (end.bridge) /* which learns where a link address is; nobody else does */
+		memcpy(ret->mac, pod->mac, sizeof(ret->mac));
 	return 0;
 }
 
@@ -293,7 +299,7 @@ static int netdev_add(void *self, const struct guard_pod_at *at, char error[stat
 		return explain(error, -EOPNOTSUPP, "nf_tables cannot steer a pod's connections");
 	r = describe(g, at, device, &pod);
 	if (r < 0)
-		return explain(error, r, "no interface of that index");
+		return explain(error, r, "cannot find the interface");
 	r = collect(&objects);
 	if (r == 0)
 		r = ensure_base(g);

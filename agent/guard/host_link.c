@@ -28,6 +28,7 @@
 /* One link as the kernel lists it. */
 struct link {
 	char name[16], kind[16];
+	uint8_t mac[6];
 	uint32_t ifindex;
 	uint16_t type;   /* ARPHRD_* */
 	uint32_t peer;   /* IFLA_LINK; 0 where there is none */
@@ -100,6 +101,8 @@ static int parse_link(struct nlmsghdr *h, struct link *ret)
 		.ifindex = (uint32_t)i->ifi_index, .type = i->ifi_type, .peer_ns = NO_NSID};
 	copy_text(ret->name, sizeof(ret->name), tb[IFLA_IFNAME]);
 	read_kind(tb[IFLA_LINKINFO], ret->kind);
+	if (tb[IFLA_ADDRESS] && nla_len(tb[IFLA_ADDRESS]) == sizeof(ret->mac))
+		memcpy(ret->mac, nla_data(tb[IFLA_ADDRESS]), sizeof(ret->mac));
 	if (tb[IFLA_LINK])
 		ret->peer = nla_get_u32(tb[IFLA_LINK]);
 	if (tb[IFLA_LINK_NETNSID])
@@ -150,6 +153,7 @@ static int on_link(void *ctx, struct nlmsghdr *h)
 	reading->links[ret->n_links] = l;
 	memcpy(ret->links[ret->n_links].name, l.name, sizeof(l.name));
 	memcpy(ret->links[ret->n_links].kind, l.kind, sizeof(l.kind));
+	memcpy(ret->links[ret->n_links].mac, l.mac, sizeof(l.mac));
 	ret->n_links++;
 	return 0;
 }

@@ -17,6 +17,8 @@ struct host_link {
 	char name[16];    /* in the pod */
 	uint32_t ifindex; /* of its peer in the node's namespace; 0 where it has none there */
 	char kind[16];    /* "veth", "ipvlan", "macvlan", ... */
+	uint8_t mac[6]; /* in the pod, when it was first seen; zero: not known, or of another length
+			 */
 };
 
 struct pod_links {

@@ -96,7 +96,7 @@ static void make_chains(struct nft_make *m, const struct netdev_names *names,
 							.hook = NF_NETDEV_INGRESS,
 							.priority = PRIORITY,
 							.policy = NF_DROP});
-	netdev_make_rules(m, NETDEV_IN, names, pod->dhcp);
+	netdev_make_rules(m, NETDEV_IN, names, pod);
 	if (!pod->egress)
 		return;
 	nft_make_base_chain(m, &(struct nft_make_chain){.name = names->out,
@@ -104,7 +104,7 @@ static void make_chains(struct nft_make *m, const struct netdev_names *names,
 							.hook = NF_NETDEV_EGRESS,
 							.priority = PRIORITY,
 							.policy = NF_ACCEPT});
-	netdev_make_rules(m, NETDEV_OUT, names, pod->dhcp);
+	netdev_make_rules(m, NETDEV_OUT, names, pod);
 }
 
 static void make_pod(struct nft_make *m, const struct netdev_pod *pod, bool flush)

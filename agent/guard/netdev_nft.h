@@ -23,6 +23,7 @@ struct netdev_pod {
 	uint32_t ifindex;
 	const char *device; /* its name at present */
 	bool dhcp;
+	uint8_t mac[6]; /* all that its frames may come from; zero: any */
 	bool egress;    /* the kernel has that hook; else nothing can be answered */
 	unsigned flows; /* TCP connections towards it that there is always room for */
 	const struct addr *addrs;

@@ -29,6 +29,7 @@
  */
 enum word {
 	END,
+	MAC_NOT_OWN,
 	TAG_C,  /* IEEE 802.1Q; the kernel has taken the tag off, but shows it in the header */
 	TAG_S,  /* 802.1ad */
 	NOT_V4, /* in a frame that says it is */
@@ -99,7 +100,12 @@ enum family {
 	LAST,
 };
 
-enum verdict { ACCEPT, DROP, ACCEPT_DHCP /* where the pod may ask for an address */ };
+enum verdict {
+	ACCEPT,
+	DROP,
+	ACCEPT_DHCP, /* where the pod may ask for an address */
+	DROP_MAC,    /* where its link address is known */
+};
 
 #define WORDS_MAX 9
 #define OTHER     GUARD_PROTO_OTHER
@@ -120,6 +126,7 @@ struct netdev_rule {
  * settles is dropped in IN, and let through in OUT.
  */
 static const struct netdev_rule rules[] = {
+	{NETDEV_IN, FIRST, {MAC_NOT_OWN}, DROP_MAC, GUARD_WHY_SPOOFED, GUARD_PROTO_ETHER},
 	{NETDEV_IN, FIRST, {TAG_C}, DROP, GUARD_WHY_VLAN, GUARD_PROTO_ETHER},
 	{NETDEV_IN, FIRST, {TAG_S}, DROP, GUARD_WHY_VLAN, GUARD_PROTO_ETHER},
 
@@ -220,6 +227,7 @@ static const struct place places[] = {
 struct rule_make {
 	struct nft_make *m;
 	const struct netdev_names *names;
+	const struct netdev_pod *pod;
 	const struct place *at;
 	enum family family; /* FIRST, V4, V6, ARP, LAST */
 	enum netdev_chain chain;
@@ -434,6 +442,9 @@ static void add_word(const struct rule_make *to, enum word word)
 	switch (word) {
 	case END:
 		return;
+	case MAC_NOT_OWN:
+		nft_load_payload(m, NFT_PAYLOAD_LL_HEADER, ETH_ALEN, ETH_ALEN, 0);
+		return nft_compare(m, NFT_CMP_NEQ, to->pod->mac, ETH_ALEN);
 	case TAG_C:
 		return match_ethertype(m, ETH_P_8021Q);
 	case TAG_S:
@@ -613,7 +624,7 @@ static void make_rule(const struct rule_make *to, const struct netdev_rule *rule
 		match_ethertype(m, to->at->ethertype);
 	for (size_t i = 0; i < WORDS_MAX && rule->words[i] != END; i++)
 		add_word(to, rule->words[i]);
-	if (rule->verdict != DROP) {
+	if (rule->verdict == ACCEPT || rule->verdict == ACCEPT_DHCP) {
 		nft_verdict(m, NF_ACCEPT);
 		return nft_rule_end(m, NULL);
 	}
@@ -623,25 +634,34 @@ static void make_rule(const struct rule_make *to, const struct netdev_rule *rule
 	nft_rule_end(m, comment);
 }
 
-static bool is_wanted(const struct netdev_rule *rule, const struct rule_make *to, bool dhcp)
+static bool is_mac_known(const struct netdev_pod *pod)
 {
-	if (rule->chain != to->chain || (rule->verdict == ACCEPT_DHCP && !dhcp))
+	static const uint8_t none[sizeof(pod->mac)];
+
+	return memcmp(pod->mac, none, sizeof(none)) != 0;
+}
+
+static bool is_wanted(const struct netdev_rule *rule, const struct rule_make *to)
+{
+	if (rule->chain != to->chain || (rule->verdict == ACCEPT_DHCP && !to->pod->dhcp) ||
+	    (rule->verdict == DROP_MAC && !is_mac_known(to->pod)))
 		return false;
 	return rule->family == to->family ||
 	       (rule->family == IP && (to->family == V4 || to->family == V6));
 }
 
 void netdev_make_rules(struct nft_make *m, enum netdev_chain chain,
-		       const struct netdev_names *names, bool dhcp)
+		       const struct netdev_names *names, const struct netdev_pod *pod)
 {
 	static const enum family order[] = {FIRST, V4, V6, ARP, LAST};
 
 	for (size_t f = 0; f < ARRAY_SIZE(order); f++) {
-		struct rule_make to = {m, names, &places[order[f] == LAST ? FIRST : order[f]],
+		struct rule_make to = {m,        names,
+				       pod,      &places[order[f] == LAST ? FIRST : order[f]],
 				       order[f], chain};
 
 		for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
-			if (is_wanted(&rules[i], &to, dhcp))
+			if (is_wanted(&rules[i], &to))
 				make_rule(&to, &rules[i]);
 		}
 	}

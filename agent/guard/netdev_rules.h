@@ -30,4 +30,4 @@ struct netdev_names {
 		       NFT_KEY_PORT)
 
 void netdev_make_rules(struct nft_make *m, enum netdev_chain chain,
-		       const struct netdev_names *names, bool dhcp);
+		       const struct netdev_names *names, const struct netdev_pod *pod);

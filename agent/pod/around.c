@@ -34,13 +34,17 @@ static size_t routed_addrs(const struct pod *pod, struct addr ret[static HOST_LI
 static struct guard_pod_at at(const struct pods *pods, const struct pod *pod, size_t link,
 			      bool steer)
 {
-	return (struct guard_pod_at){
-		.ifindex = pod->state.links.links[link].ifindex,
+	const struct host_link *l = &pod->state.links.links[link];
+	struct guard_pod_at ret = {
+		.ifindex = l->ifindex,
 		.steer = steer,
 		.dhcp = pods->dhcp,
 		.addrs = pod->state.links.addrs,
 		.n_addrs = pod->state.links.n_addrs,
 	};
+
+	memcpy(ret.mac, l->mac, sizeof(ret.mac));
+	return ret;
 }
 
 static int add_forward(struct pods *pods, const struct pod *pod, char error[static ENROL_ERROR_MAX])

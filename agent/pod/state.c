@@ -88,15 +88,22 @@ int state_make_dir(const char *dir)
 
 /* ---- writing ---- */
 
+static json_t *link_json(const struct host_link *l)
+{
+	char mac[18];
+
+	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", l->mac[0], l->mac[1], l->mac[2],
+		 l->mac[3], l->mac[4], l->mac[5]);
+	return json_pack("{s:s s:I s:s s:s}", "name", l->name, "ifindex", (json_int_t)l->ifindex,
+			 "kind", l->kind, "mac", mac);
+}
+
 static json_t *links_json(const struct pod_links *links)
 {
 	json_t *array = json_array();
 
 	for (size_t i = 0; i < links->n_links; i++)
-		json_array_append_new(array,
-				      json_pack("{s:s s:I s:s}", "name", links->links[i].name,
-						"ifindex", (json_int_t)links->links[i].ifindex,
-						"kind", links->links[i].kind));
+		json_array_append_new(array, link_json(&links->links[i]));
 	return array;
 }
 
@@ -239,13 +246,25 @@ struct raw_state {
 	json_int_t dev, ino, cookie, enrolled_at;
 };
 
+static bool read_mac(const char *text, uint8_t ret[static 6])
+{
+	int end = 0;
+
+	return sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &ret[0], &ret[1], &ret[2],
+		      &ret[3], &ret[4], &ret[5], &end) == 6 &&
+	       text[end] == '\0';
+}
+
+/* What an older agent wrote has no link address. */
 static bool read_link(json_t *json, struct host_link *ret)
 {
-	const char *name, *kind;
+	const char *name, *kind, *mac = NULL;
 	json_int_t ifindex;
 
-	if (json_unpack_ex(json, NULL, JSON_STRICT, "{s:s s:I s:s}", "name", &name, "ifindex",
-			   &ifindex, "kind", &kind) < 0)
+	if (json_unpack_ex(json, NULL, JSON_STRICT, "{s:s s:I s:s s?s}", "name", &name, "ifindex",
+			   &ifindex, "kind", &kind, "mac", &mac) < 0)
+		return false;
+	if (mac && !read_mac(mac, ret->mac))
 		return false;
 	if (strlen(name) >= sizeof(ret->name) || strlen(kind) >= sizeof(ret->kind) || ifindex < 0 ||
 	    ifindex > INT32_MAX)

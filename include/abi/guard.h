@@ -8,7 +8,7 @@
  */
 #include <linux/types.h>
 
-#define GUARD_ABI 1 /* part of the pins' path */
+#define GUARD_ABI 2 /* part of the pins' path */
 
 #define GUARD_MAX_PODS    1024
 #define GUARD_FLOW_WAYS   8   /* in a bucket */
@@ -30,6 +30,11 @@ struct guard_pod {
 	__u32 upper;
 	__u8 mac[6];
 	__u8 upper_mac[6];
+	/* Where the host end is a port of a bridge, the link address that the pod's frames have to
+	 * come from, or the bridge would look for another's here. Zero: any.
+	 */
+	__u8 pod_mac[6];
+	__u8 pad[2];
 };
 
 /* Value of sluice_sockets for each listener of the agent's that pods are steered to, by its file
@@ -89,12 +94,13 @@ struct guard_flow {
 
 /* Why a packet was refused. */
 enum guard_why {
-	GUARD_WHY_NONE,         /* it was not */
-	GUARD_WHY_UNKNOWN_POD,  /* no entry for the interface */
-	GUARD_WHY_MALFORMED,    /* truncated, lengths that contradict each other */
-	GUARD_WHY_ETHERTYPE,    /* neither IPv4, IPv6 nor ARP */
-	GUARD_WHY_VLAN,         /* tagged */
-	GUARD_WHY_SPOOFED,      /* the source (of ARP and ND too) is none of the pod's addresses */
+	GUARD_WHY_NONE,        /* it was not */
+	GUARD_WHY_UNKNOWN_POD, /* no entry for the interface */
+	GUARD_WHY_MALFORMED,   /* truncated, lengths that contradict each other */
+	GUARD_WHY_ETHERTYPE,   /* neither IPv4, IPv6 nor ARP */
+	GUARD_WHY_VLAN,        /* tagged */
+	GUARD_WHY_SPOOFED, /* the source (of frame, ARP and ND too) is none of the pod's addresses
+			    */
 	GUARD_WHY_SOURCE_ROUTE, /* IPv4 LSRR, SSRR; IPv6 routing header with segments left */
 	GUARD_WHY_FRAGMENT,     /* a fragment to the outside that belongs to nothing known */
 	GUARD_WHY_OUTSIDE,      /* to an address outside the cluster networks */
@@ -139,7 +145,7 @@ struct guard_event {
 	__u32 pad;
 };
 
-_Static_assert(sizeof(struct guard_pod) == 24, "shared with BPF");
+_Static_assert(sizeof(struct guard_pod) == 32, "shared with BPF");
 _Static_assert(sizeof(struct guard_own) == 20, "shared with BPF");
 _Static_assert(sizeof(struct guard_net4) == 8, "shared with BPF");
 _Static_assert(sizeof(struct guard_net6) == 20, "shared with BPF");

@@ -6,7 +6,7 @@
  *
  *	load MARK PORT                        before all others
  *	net CIDR 0|1                          outside or inside
- *	pod IFINDEX FLAGS BUCKETS MAC UPPER UPPER_MAC [ADDRESS...]
+ *	pod IFINDEX FLAGS BUCKETS MAC UPPER UPPER_MAC POD_MAC [ADDRESS...]
  *	forget IFINDEX                        the pod's entry alone
  *	attach IFINDEX tcx|tc
  *	listener                              with its file descriptor by SCM_RIGHTS
@@ -132,9 +132,10 @@ static int set_pod(char *const words[], int n)
 	__u8 one = 1;
 	int r;
 
-	if (parse_mac(words[4], pod.mac) < 0 || parse_mac(words[6], pod.upper_mac) < 0)
+	if (parse_mac(words[4], pod.mac) < 0 || parse_mac(words[6], pod.upper_mac) < 0 ||
+	    parse_mac(words[7], pod.pod_mac) < 0)
 		return -EINVAL;
-	for (int i = 7; i < n; i++) {
+	for (int i = 8; i < n; i++) {
 		struct addr addr;
 
 		r = addr_parse_ip(words[i], &addr);
@@ -381,7 +382,7 @@ static int obey(char *const words[], int n, int fd)
 	static const struct {
 		const char *name;
 		int words;
-	} needs[] = {{"load", 3}, {"net", 3},   {"pod", 7},  {"forget", 2}, {"attach", 3},
+	} needs[] = {{"load", 3}, {"net", 3},   {"pod", 8},  {"forget", 2}, {"attach", 3},
 		     {"fill", 2}, {"flows", 2}, {"ages", 2}, {"age", 3},    {"run", 5}};
 
 	for (size_t i = 0; i < ARRAY_SIZE(needs); i++) {

@@ -9,7 +9,7 @@
  * Commands come on standard input, one a line:
  *
  *	open, close, uninstall, name, counts
- *	add, verify: INTERFACE [dhcp] [steer] ADDRESS...	(INTERFACE: name or number)
+ *	add, verify: INTERFACE [dhcp] [steer] [mac=MAC] ADDRESS...	(INTERFACE: name or number)
  *	remove INTERFACE	keep INTERFACE...	cluster CIDR,...
  *	listen PORT	steer-apply, steer-verify, steer-remove: MARK TABLE PRIORITY
  *	links NETNS_PATH
@@ -165,6 +165,10 @@ static int read_pod(char **save, struct addr addrs[ADDRS_MAX], struct guard_pod_
 			ret->dhcp = true;
 		else if (strcmp(t, "steer") == 0)
 			ret->steer = true;
+		else if (sscanf(t, "mac=%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &ret->mac[0],
+				&ret->mac[1], &ret->mac[2], &ret->mac[3], &ret->mac[4],
+				&ret->mac[5]) == 6)
+			continue;
 		else if (ret->n_addrs == ADDRS_MAX || addr_parse_ip(t, &addrs[ret->n_addrs++]) < 0)
 			return -EINVAL;
 	}
@@ -286,11 +290,11 @@ static int do_links(char **save)
 	if (fd < 0)
 		return -errno;
 	r = pod_links_read(fd, &(struct pod_links){0}, &links, tool.error);
-	for (size_t i = 0; r == 0 && i < links.n_links; i++)
+	for (size_t i = 0; r >= 0 && i < links.n_links; i++)
 		say(" %s/%s/%u", links.links[i].name, links.links[i].kind, links.links[i].ifindex);
-	for (size_t i = 0; r == 0 && i < links.n_addrs; i++)
+	for (size_t i = 0; r >= 0 && i < links.n_addrs; i++)
 		say(" %s", addr_print_ip(&links.addrs[i], text));
-	return r;
+	return r < 0 ? r : 0;
 }
 
 static int do_listen(char **save)

@@ -245,13 +245,14 @@ class GuardWorld:
                      f"netdev passed {name} {{ type filter hook ingress device {name} priority 0; }}; "
                      f"add rule netdev passed {name} counter name {name}")
 
-    def put(self, name, flags=None, buckets=None, upper=None):
+    def put(self, name, flags=None, buckets=None, upper=None, mac=None):
         """Under guard, or with other settings."""
-        ifindex, mac = self.hosts[name]
+        ifindex, host_mac = self.hosts[name]
         router = self.link(self.node, self.router_of(name))
         self.prog.ask("pod", ifindex, self.flags if flags is None else flags,
-                      buckets or self.buckets, mac, router["ifindex"] if upper is None else upper,
-                      router["address"], getattr(V4, name), getattr(V6, name), self.link_local[name])
+                      buckets or self.buckets, host_mac, router["ifindex"] if upper is None else upper,
+                      router["address"], mac or self.link(self.spaces[name], "eth0")["address"],
+                      getattr(V4, name), getattr(V6, name), self.link_local[name])
 
     def passed(self, name):
         """Packets of the pod that the guard has let through."""

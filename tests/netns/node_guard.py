@@ -186,12 +186,12 @@ def ethertype(packet):
     return ETH_P_IPV6 if packet[0] >> 4 == 6 else ETH_P_IP
 
 
-def send_frame(ns, payload, kind=None, to=GATEWAY_MAC, tags=b"", device="eth0"):
+def send_frame(ns, payload, kind=None, to=GATEWAY_MAC, tags=b"", device="eth0", src=None):
     """One Ethernet frame out of a pod, to the node's bridge unless said otherwise."""
     kind = ethertype(payload) if kind is None else kind
     with ns.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind((device, 0))
-        sock.send(to + sock.getsockname()[4] + tags + struct.pack("!H", kind) + payload)
+        sock.send(to + (src or sock.getsockname()[4]) + tags + struct.pack("!H", kind) + payload)
 
 
 class Flood:

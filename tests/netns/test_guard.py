@@ -228,7 +228,7 @@ class World:
         return sock
 
     def pinned(self):
-        return {name for name in os.listdir(f"{self.pins}/guard-v1/links")}
+        return {name for name in os.listdir(f"{self.pins}/guard-v2/links")}
 
     def wait_linked(self):
         """With tcx, links follow the filters that are first in force."""
@@ -514,7 +514,7 @@ def test_an_interface_that_is_gone_is_said_to_be(world, way):
 
 def flows(world):
     """(interface, bucket) of every entry."""
-    dump = bpftool("map", "dump", "pinned", f"{world.pins}/guard-v1/sluice_flows")
+    dump = bpftool("map", "dump", "pinned", f"{world.pins}/guard-v2/sluice_flows")
     return {struct.unpack("=II", bytes(int(b, 16) for b in e["key"])) for e in dump}
 
 
@@ -523,7 +523,7 @@ def test_flows_of_nobody_are_swept(world, way):
     """What an agent left that was killed while it removed a pod; those of pods stay."""
     tool = world.opened(way)
     tool.ok(f"add h0 {POD}")
-    path = f"{world.pins}/guard-v1/sluice_flows"
+    path = f"{world.pins}/guard-v2/sluice_flows"
     size = bpftool("map", "show", "pinned", path)["bytes_value"]
     for ifindex in (world.ifindex, 4711, 4712):
         for bucket in range(600 if ifindex == 4711 else 2):
@@ -555,7 +555,7 @@ def test_a_detached_program_is_noticed(world, way, direction):
     tool.ok(f"add h0 {POD}")
     if way == "tcx":
         world.wait_linked()
-        os.unlink(f"{world.pins}/guard-v1/links/{world.ifindex}-{direction}")
+        os.unlink(f"{world.pins}/guard-v2/links/{world.ifindex}-{direction}")
     else:
         run("ip", "netns", "exec", world.node, "tc", "filter", "del", "dev", "h0",
             "ingress" if direction == "in" else "egress")
@@ -603,11 +603,11 @@ def test_a_changed_entry_is_noticed(world, way, change):
     tool = world.opened(way)
     tool.ok(f"add h0 {POD}")
     index = struct.pack("=I", world.ifindex)
-    pods, own = (f"{world.pins}/guard-v1/sluice_{n}" for n in ("pods", "own"))
+    pods, own = (f"{world.pins}/guard-v2/sluice_{n}" for n in ("pods", "own"))
     mapped = index + b"\0" * 10 + b"\xff\xff"
     if change == "pod":
         run("bpftool", "map", "update", "pinned", pods, "key", *key_bytes(index),
-            "value", *key_bytes(struct.pack("=III12s", 0, 512, 0, b"")))
+            "value", *key_bytes(struct.pack("=III20s", 0, 512, 0, b"")))
     elif change == "no-pod":
         run("bpftool", "map", "delete", "pinned", pods, "key", *key_bytes(index))
     elif change == "own":  # another pod's address
@@ -706,7 +706,7 @@ def test_cluster_networks_change_in_place(world):
 def nets(world, name):
     """What the table holds, as prefix lengths and addresses."""
     out = set()
-    for e in bpftool("map", "dump", "pinned", f"{world.pins}/guard-v1/{name}"):
+    for e in bpftool("map", "dump", "pinned", f"{world.pins}/guard-v2/{name}"):
         raw = bytes(int(b, 16) for b in e["key"])
         length, ip = struct.unpack("=I", raw[:4])[0], raw[4:]
         out.add(f"{socket.inet_ntop(socket.AF_INET if len(ip) == 4 else socket.AF_INET6, ip)}/{length}")
@@ -789,7 +789,7 @@ def test_tables_of_another_layout_give_way(world):
     tool.ok(f"add h0 {POD}")
     world.wait_linked()
     tool.kill()
-    path = f"{world.pins}/guard-v1/sluice_own"
+    path = f"{world.pins}/guard-v2/sluice_own"
     os.unlink(path)
     run("bpftool", "map", "create", path, "type", "hash", "key", "20", "value", "8", "entries", "64",
         "name", "sluice_own")
@@ -812,7 +812,7 @@ def test_pins_of_another_version_go(world):
     tool.ok(f"add h0 {POD}")
     world.wait_linked()
     tool.kill()
-    os.rename(f"{world.pins}/guard-v1", f"{world.pins}/guard-v0")
+    os.rename(f"{world.pins}/guard-v2", f"{world.pins}/guard-v0")
     assert not wire.outside_passes()
     tool = world.opened("tcx")
     assert not wire.outside_passes()
@@ -820,7 +820,7 @@ def test_pins_of_another_version_go(world):
     tool.ok(f"verify h0 {POD}")
     assert not wire.outside_passes()
     tool.ok(f"keep {world.ifindex}")
-    assert os.listdir(world.pins) == ["guard-v1"]
+    assert os.listdir(world.pins) == ["guard-v2"]
     tool.ok(f"verify h0 {POD}")
     assert not wire.outside_passes()
 
@@ -834,7 +834,7 @@ def test_nothing_is_left(world, way):
     tool.ok(f"add h0 {POD}")
     if way == "tcx":
         world.wait_linked()
-    maps = {bpftool("map", "show", "pinned", path)["id"] for path in glob.glob(f"{world.pins}/guard-v1/sluice_*")}
+    maps = {bpftool("map", "show", "pinned", path)["id"] for path in glob.glob(f"{world.pins}/guard-v2/sluice_*")}
     progs = {p["id"] for p in bpftool("prog", "list") if maps & set(p.get("map_ids", []))}
     assert len(maps) >= 7 and len(progs) >= 2
     tool.end()

@@ -47,14 +47,22 @@ class Wired:
 
     def add(self, *options, own=None):
         """Puts pod-a under guard."""
-        answer = self.guard("add", "pod-a", *options, *(own or self.own))
+        answer = self.guard("add", "pod-a", *options, self.mac(), *(own or self.own))
         assert answer == ["0"], answer
 
     def verify(self, *options):
-        return self.guard("verify", "pod-a", *options, *self.own)
+        return self.guard("verify", "pod-a", *options, self.mac(), *self.own)
+
+    def mac(self):
+        return f"mac={mac_of(self.pod_a).hex(':')}"
 
     def refused(self, why, proto):
         return self.guard.counts(self.index()).get((why, proto), 0)
+
+    def port_of(self, mac):
+        """Where the bridge takes a link address to be."""
+        done = self.node.run(["bridge", "-j", "fdb", "show", "br", "cni0"])
+        return next((e["ifname"] for e in json.loads(done.stdout) if e["mac"] == mac.hex(":")), None)
 
     def flows(self, name):
         """How many elements a set of pod-a's has."""
@@ -113,12 +121,14 @@ def test_what_ipv4_and_ipv6_need_on_the_link(wired, v):
     assert pings(pod, address(other, v))
     if v == 6:
         with Sniffer(other) as sniffer:
+            pod.ip(f"addr del {pod.ip6}/64 dev eth0")
             pod.sysctl(ipv6__conf__eth0__accept_dad=1)
-            pod.ip("addr add fe80::aaaa/64 dev eth0")
-            wait_for(lambda: b"\xfe\x80" + bytes(12) + b"\xaa\xaa" in b"".join(
-                d for _, d in sniffer.frames), what="the question whether the address is taken")
-            pod.ip("addr del fe80::aaaa/64 dev eth0")
+            pod.ip(f"addr add {pod.ip6}/64 dev eth0")
+            asked = bytes(16) + pack("ff02::1:ff00:b")  # from nobody, to whom it may concern
+            wait_for(lambda: asked in b"".join(d for _, d in sniffer.frames),
+                     what="the question whether the address is taken")
             pod.sysctl(ipv6__conf__eth0__accept_dad=0)
+            wait_for(lambda: pings(pod, address(other, v)), what="it has its address again")
 
 
 # Each: what is sent, to which MAC, why it is refused, and as which protocol it is counted. The text
@@ -282,6 +292,25 @@ def test_hostile_arp(wired, name):
         wait_for(lambda: sniffer.saw(good) and sniffer.saw(probe), what="good ones")
         assert not sniffer.saw(frame)
     assert wired.refused(why, ARP) == 1
+
+
+def test_a_bridge_is_told_no_lies(opened):
+    """It learns from frames whose link address is where; one that is not the pod's is refused."""
+    other = mac_of(opened.pod_b)
+    packet = ip(opened.pod_a.ip4, "10.244.1.1", 17, udp(opened.pod_a.ip4, "10.244.1.1", 1, 2, b"x"))
+
+    def lie_is_believed():
+        assert pings(opened.pod_b, "10.244.1.1")
+        send_frame(opened.pod_a, packet, src=other)
+        return opened.port_of(other) == "pod-a"
+    assert lie_is_believed(), "nobody confines it"
+    opened.add()
+    assert not lie_is_believed()
+    assert opened.refused("spoofed", ETHER) == 1
+    assert opened.verify() == ["0"]
+    assert opened.guard("verify", "pod-a", *opened.own) == ["ESTALE"], "with any link address"
+    assert opened.guard("add", "pod-a", *opened.own) == ["0"]
+    assert lie_is_believed(), "an agent of before did not note it"
 
 
 @both

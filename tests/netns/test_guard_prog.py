@@ -2,6 +2,7 @@
 """The kernel half of the guard: every kind of packet, one at a time, and what became of it."""
 import contextlib
 import ipaddress
+import json
 import random
 import socket
 import struct
@@ -338,6 +339,25 @@ def test_refused_one_family(steering, what):
     with Sniffer(steering.outside, "node0") as out:
         assert steering.verdict(frame) == (why, proto)
         assert out.packets(lambda p: p.src in (V4.mute, V6.mute)) == []
+
+
+def port_of(world, mac):
+    """Where the bridge takes a link address to be."""
+    shown = world.node.run(["bridge", "-j", "fdb", "show", "br", "cni0"]).stdout
+    return next((e["ifname"] for e in json.loads(shown) if e["mac"] == mac), None)
+
+
+def test_a_bridge_is_told_no_lies(quiet):
+    """It learns from frames whose link address is where; one that is not the pod's is refused."""
+    mac = quiet.link(quiet.peer, "eth0")["address"]
+    assert quiet.peer.run(["ping", "-c1", V4.gateway]).returncode == 0
+    for packet in (udp_packet(V4.mute, V4.gateway, 1, 2), tcp_packet(V6.mute, V6.outside, 1, 2)):
+        assert quiet.verdict(quiet.frame(packet, src=mac)) == ("SPOOFED", ETHER)
+    assert quiet.verdict(quiet.frame(arp(1, MAC, V4.mute, V4.gateway), 0x0806, src=mac)) == ("SPOOFED", ETHER)
+    assert port_of(quiet, mac) == "peer"
+    quiet.put("mute", mac="00:00:00:00:00:00")
+    assert quiet.verdict(quiet.frame(udp_packet(V4.mute, V4.gateway, 1, 2), src=mac)) == ("pass", None)
+    assert port_of(quiet, mac) == "mute", "that is what it would learn"
 
 
 # ---- what is not IP ----

@@ -57,6 +57,20 @@ def lie_as_router(attack, victim_ip, victim_mac, whose):
     attack.frame(redirect, dst=victim_mac)
 
 
+def lie_to_the_bridge(attack, other_mac):
+    """Whatever is for the other pod is for this port."""
+    for packet in (frames.udp_packet(attack.ip[4], NODE_IP4, 1, 2), frames.udp_packet(attack.ip[6], NODE_IP6, 1, 2)):
+        attack.frame(packet, src=other_mac)
+    attack.frame(frames.arp(1, attack.mac, attack.ip[4], NODE_IP4), dst=BROADCAST, src=other_mac,
+                 ethertype=b"\x08\x06")
+
+
+def port_of(world, mac):
+    """Where the bridge takes a link address to be."""
+    shown = json.loads(world.node.run(["bridge", "-j", "fdb", "show", "br", "cni0"]).stdout)
+    return next((e["ifname"] for e in shown if e["mac"] == mac), None)
+
+
 def know_each_other(world, pod):
     """Each entry is there, as it should be, and may change."""
     other = world.pods["pod-b"]
@@ -119,6 +133,34 @@ def test_it_would_be_believed(built):
             lie(attack, other, mac)
             wait_for(lambda: {("pod-b", NODE_IP4), ("node", other.ip4)} <= set(believed(free, attack, other)),
                      what="they believe it")
+        remove_pod(free, pod)
+
+
+def test_nobody_gets_what_is_for_another(world, attacker):
+    """By the other pod's link address on frames of its own; also after it has taken that address."""
+    other = world.pods["pod-b"]
+    mac = know_each_other(world, attacker)
+    port = port_of(world, mac)
+    with Attack(world, attacker) as attack:
+        for _ in range(ROUNDS):
+            lie_to_the_bridge(attack, mac)
+        attacker.ip(f"link set eth0 address {mac}")
+        attacker.run(["ping", "-c1", "-W1", NODE_IP4])
+        lie_to_the_bridge(attack, mac)
+        attacker.ip(f"link set eth0 address {attack.mac}")
+        assert attack.arrived() == []
+        assert port_of(world, mac) == port
+        attack.wait_refused()
+
+
+def test_the_bridge_would_believe_it(built):
+    with World() as free:
+        pod = add_pod(free)
+        mac = know_each_other(free, pod)
+        port = port_of(free, mac)
+        with Attack(free, pod) as attack:
+            lie_to_the_bridge(attack, mac)
+            wait_for(lambda: port_of(free, mac) != port, what="the bridge believes it")
         remove_pod(free, pod)
 
 
