@@ -158,7 +158,7 @@ static int on_link(void *ctx, struct nlmsghdr *h)
 	return 0;
 }
 
-static int list_links(struct nl_sock *sk, struct reading *reading)
+static int list_links(struct nl_sock *sk, int (*each)(void *ctx, struct nlmsghdr *h), void *ctx)
 {
 	struct nl_msg *msg = nlmsg_alloc_simple(RTM_GETLINK, NLM_F_DUMP);
 	struct ifinfomsg all = {.ifi_family = AF_UNSPEC};
@@ -168,7 +168,7 @@ static int list_links(struct nl_sock *sk, struct reading *reading)
 		nlmsg_free(msg);
 		return -ENOMEM;
 	}
-	return route_nl_read(sk, msg, on_link, reading);
+	return route_nl_read(sk, msg, each, ctx);
 }
 
 /* ---- addresses ---- */
@@ -420,7 +420,7 @@ static int list_all(struct nl_sock *sk, int home, struct reading *reading)
 
 	*reading->ret = (struct pod_links){0};
 	reading->seen_links = reading->seen_addrs = 0;
-	r = list_links(sk, reading);
+	r = list_links(sk, on_link, reading);
 	if (r == 0)
 		r = list_addrs(sk, reading);
 	if (r == 0)
@@ -452,8 +452,66 @@ static int read_inside(int netns_fd, struct reading *reading,
 			   : (r < 0 ? fail_errno(r, error, "list the pod's interfaces") : 0);
 }
 
-int pod_links_read(int netns_fd, const struct pod_links *known, struct pod_links *ret,
-		   char error[static HOST_LINK_ERROR_MAX])
+/* ---- from outside ---- */
+
+struct outside {
+	const struct pod_links *known;
+	struct pod_links *ret; /* the known ones and, of the namespace `nsid`, the others */
+	int32_t nsid;
+	bool full;
+};
+
+static int on_host_end(void *ctx, struct nlmsghdr *h)
+{
+	struct outside *o = ctx;
+	struct host_link fresh = {0};
+	struct link l;
+	int r;
+
+	if (h->nlmsg_type != RTM_NEWLINK)
+		return 0;
+	r = parse_link(h, &l);
+	if (r < 0 || o->nsid == NO_NSID || l.peer_ns != o->nsid || !has_peer(&l))
+		return r;
+	fresh.ifindex = l.ifindex;
+	if (has_link(o->known, &fresh))
+		return 0;
+	if (o->ret->n_links == HOST_LINK_MAX_LINKS) {
+		o->full = true;
+		return 0;
+	}
+	memcpy(fresh.name, l.name, sizeof(fresh.name));
+	memcpy(fresh.kind, l.kind, sizeof(fresh.kind));
+	o->ret->links[o->ret->n_links++] = fresh;
+	return 0;
+}
+
+/* What a pod makes in its namespace can be more than we read, or change while we do. Its links with
+ * an end out here can be seen from here: those that are new get no address, so that nothing passes.
+ * `r` and `error` are of the reading inside, and stay where there is none.
+ */
+static int read_outside(int r, int netns_fd, const struct pod_links *known, struct pod_links *ret,
+			char error[static HOST_LINK_ERROR_MAX])
+{
+	struct pod_links joined = *known;
+	struct outside o = {.known = known, .ret = &joined, .nsid = NO_NSID};
+	OWNED(route_nl_close) struct nl_sock *sk = NULL;
+
+	/* Twice: the kernel gives the namespace its number when it lists a link with a peer there.
+	 */
+	if (route_nl_open(&sk) < 0 || list_links(sk, on_host_end, &o) < 0 ||
+	    ask_nsid(sk, netns_fd, &o.nsid) < 0 || list_links(sk, on_host_end, &o) < 0)
+		return r;
+	if (o.full)
+		return too_many(error);
+	if (joined.n_links == known->n_links)
+		return r;
+	*ret = joined;
+	return 1;
+}
+
+static int read_both(int netns_fd, const struct pod_links *known, struct pod_links *ret,
+		     char error[static HOST_LINK_ERROR_MAX])
 {
 	struct pod_links links = {0}, joined = {0};
 	struct reading reading = {.ret = &links, .home = NO_NSID};
@@ -475,4 +533,12 @@ int pod_links_read(int netns_fd, const struct pod_links *known, struct pod_links
 		return too_many(error);
 	*ret = joined;
 	return news;
+}
+
+int pod_links_read(int netns_fd, const struct pod_links *known, struct pod_links *ret,
+		   char error[static HOST_LINK_ERROR_MAX])
+{
+	int r = read_both(netns_fd, known, ret, error);
+
+	return r < 0 && known->n_links > 0 ? read_outside(r, netns_fd, known, ret, error) : r;
 }

@@ -130,6 +130,30 @@ def test_it_is_heard_of(world, attacker):
     assert not leaves(world, attacker)
 
 
+def many_addresses(pod):
+    pod.ip(*(f"addr add 10.244.77.{n}/32 dev eth0" for n in range(1, 60)))
+
+
+def many_links(pod):
+    pod.ip(*(f"link add a{n} type veth peer name b{n}" for n in range(150)))
+
+
+def many_that_lead_out(pod):
+    pod.ip(*(f"tuntap add tun{n} mode tun" for n in range(9)))
+
+
+@pytest.mark.parametrize("crowd", [many_addresses, many_links, many_that_lead_out])
+def test_a_crowd_does_not_hide_it(world, attacker, crowd, request):
+    """What is too much to read is the pod's own doing."""
+    crowd(attacker)
+    request.getfixturevalue("net1")
+    world.enroll(attacker, check=False)
+    assert not leaves(world, attacker)
+    the_agent_starts_again(world, attacker)
+    assert not leaves(world, attacker)
+    assert status(world, attacker) == 200
+
+
 @pytest.mark.usefixtures("net1")
 def test_moving_the_first_away_does_not_hide_it(world, attacker):
     """Into a namespace of the pod's own: the guard at its other end stays."""
