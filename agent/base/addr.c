@@ -15,6 +15,11 @@ bool addr_is_v4(const struct addr *a)
 	return memcmp(a->ip, v4_prefix, sizeof(v4_prefix)) == 0;
 }
 
+bool addr_is_link_local(const struct addr *a)
+{
+	return a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80;
+}
+
 bool addr_ip_equal(const struct addr *a, const struct addr *b)
 {
 	return memcmp(a->ip, b->ip, sizeof(a->ip)) == 0;

@@ -271,10 +271,13 @@ static int describe(const struct guard_netdev *g, const struct guard_pod_at *pod
 		    char device[static IFNAMSIZ], struct netdev_pod *ret)
 {
 	struct node_link end;
-	int r = node_link_read(pod->ifindex, &end);
+	int r;
 
-	if (r < 0 || !if_indextoname(pod->ifindex, device))
-		return r < 0 ? r : -ENODEV;
+	if (!if_indextoname(pod->ifindex, device))
+		return -ENODEV;
+	r = node_link_read(pod->ifindex, &end);
+	if (r < 0)
+		return r;
 	*ret = (struct netdev_pod){.ifindex = pod->ifindex,
 				   .device = device,
 				   .dhcp = pod->dhcp,

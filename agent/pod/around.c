@@ -13,11 +13,6 @@
 
 /* ---- one pod ---- */
 
-static bool is_link_local(const struct addr *a)
-{
-	return a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80;
-}
-
 /* Every pod may have the same link-local ones, and no node forwards those. */
 static size_t routed_addrs(const struct pod *pod, struct addr ret[static HOST_LINK_MAX_ADDRS])
 {
@@ -25,7 +20,7 @@ static size_t routed_addrs(const struct pod *pod, struct addr ret[static HOST_LI
 	size_t n = 0;
 
 	for (size_t i = 0; i < links->n_addrs; i++) {
-		if (!is_link_local(&links->addrs[i]))
+		if (!addr_is_link_local(&links->addrs[i]))
 			ret[n++] = links->addrs[i];
 	}
 	return n;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <ifaddrs.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -238,6 +239,61 @@ static int need_host_ends(const struct pod_links *links, char error[static ENROL
 	return 0;
 }
 
+static bool has_addr(const struct pod_links *links, const struct addr *a)
+{
+	for (size_t i = 0; i < links->n_addrs; i++) {
+		if (addr_ip_equal(&links->addrs[i], a))
+			return true;
+	}
+	return false;
+}
+
+static bool is_anothers(const struct pods *pods, const struct pod *pod, const struct addr *a)
+{
+	for (const struct pod *p = pods->list; p; p = p->next) {
+		if (p != pod && has_addr(&p->state.links, a))
+			return true;
+	}
+	return false;
+}
+
+static bool is_among(const struct ifaddrs *list, const struct addr *a)
+{
+	struct addr have;
+
+	for (; list; list = list->ifa_next) {
+		if (list->ifa_addr &&
+		    addr_from_sockaddr((const struct sockaddr_storage *)list->ifa_addr, &have) ==
+			    0 &&
+		    addr_ip_equal(&have, a))
+			return true;
+	}
+	return false;
+}
+
+/* On a link that came later, a process in the pod can have put whatever address it likes before we
+ * looked: not that of another pod, nor the node's. Where the node's cannot be asked for, none is
+ * taken.
+ */
+static void drop_anothers(const struct pods *pods, const struct pod *pod,
+			  const struct pod_links *before, struct pod_links *links)
+{
+	struct ifaddrs *nodes = NULL;
+	bool known = getifaddrs(&nodes) == 0;
+	size_t n = 0;
+
+	for (size_t i = 0; i < links->n_addrs; i++) {
+		const struct addr *a = &links->addrs[i];
+
+		if (has_addr(before, a) || (known && !is_among(nodes, a) &&
+					    (addr_is_link_local(a) || !is_anothers(pods, pod, a))))
+			links->addrs[n++] = *a;
+	}
+	links->n_addrs = n;
+	if (known)
+		freeifaddrs(nodes);
+}
+
 /* What it looks like from outside; addresses once, so that none is legitimate that a process in the
  * pod adds later. One without an end out here that comes later is no reason to refuse: most are a
  * process's own (tun). It gets no address, and rules inside. 1: it has another link than before.
@@ -245,7 +301,7 @@ static int need_host_ends(const struct pod_links *links, char error[static ENROL
 static int look_at_links(struct pods *pods, struct pod *pod, int netns_fd,
 			 char error[static ENROL_ERROR_MAX])
 {
-	struct pod_links *links = &pod->state.links;
+	struct pod_links *links = &pod->state.links, before = *links;
 	bool first = links->n_links == 0;
 	int r;
 
@@ -258,6 +314,8 @@ static int look_at_links(struct pods *pods, struct pod *pod, int netns_fd,
 		*links = (struct pod_links){0};
 		return -ENODEV;
 	}
+	if (!first && links->n_addrs > 0)
+		drop_anothers(pods, pod, &before, links);
 	return r;
 }
 

@@ -116,10 +116,8 @@ int origins_add(struct origins *o, const struct addr *addrs, size_t n, struct id
 	if (!keys)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
-		static const uint8_t link_local[] = {0xfe, 0x80};
-
 		/* Every pod may have the same; they lead nowhere. */
-		if (memcmp(addrs[i].ip, link_local, sizeof(link_local)) != 0)
+		if (!addr_is_link_local(&addrs[i]))
 			memcpy(keys[m++], addrs[i].ip, 16);
 	}
 	return add(o, (const uint8_t(*)[16])keys, m, id);

@@ -23,6 +23,7 @@ struct cidr {
 #define ADDR_TEXT 56
 
 bool addr_is_v4(const struct addr *a);
+bool addr_is_link_local(const struct addr *a); /* fe80::/10 */
 bool addr_ip_equal(const struct addr *a, const struct addr *b);
 bool addr_equal(const struct addr *a, const struct addr *b);
 

@@ -311,6 +311,8 @@ def test_a_bridge_is_told_no_lies(opened):
     assert opened.guard("verify", "pod-a", *opened.own) == ["ESTALE"], "with any link address"
     assert opened.guard("add", "pod-a", *opened.own) == ["0"]
     assert lie_is_believed(), "an agent of before did not note it"
+    assert pings(opened.pod_b, "10.244.1.1")
+    assert opened.port_of(other) == "pod-b", "it has spoken since"
 
 
 @both

@@ -3,14 +3,15 @@
 the node adds later is guarded like the first."""
 import socket
 
+import frames
 import pytest
-from attack import OUT4, Attack, inside, make_careless
+from attack import BROADCAST, FAR_POD, OUT4, Attack, inside, make_careless
 from attackers import attacker, newcomer  # noqa: F401
 from conftest import make_world
 from each_backend import backend, node_config  # noqa: F401
 from procs import wait_for
 from servers import WWW
-from watch import NODE_IP4
+from watch import NODE_IP4, NODE_IP6
 
 OWN = "10.244.1.99"  # of the pods' network, and nobody's
 
@@ -29,7 +30,7 @@ def status(world, pod, *curl):
 
 def passes(pod, source):
     """Within the cluster, where every pod's rules let it go: only the guard asks who says so."""
-    return pod.run(["ping", "-c1", "-W1", "-I", source, NODE_IP4]).returncode == 0
+    return pod.run(["ping", "-c1", "-W1", "-I", source, NODE_IP6 if ":" in source else NODE_IP4]).returncode == 0
 
 
 def take_address(pod):
@@ -152,6 +153,28 @@ def test_a_crowd_does_not_hide_it(world, attacker, crowd, request):
     the_agent_starts_again(world, attacker)
     assert not leaves(world, attacker)
     assert status(world, attacker) == 200
+
+
+@pytest.mark.usefixtures("net1")
+def test_another_pods_address_on_it_is_no_use(world, attacker):
+    """Put there before anybody has looked."""
+    other = world.pods["pod-b"]
+    attacker.ip(f"addr add {other.ip4}/32 dev net1", f"addr add {other.ip6}/128 dev net1 nodad",
+                f"addr add {NODE_IP4}/32 dev net1")
+    world.enroll(attacker, check=False)
+    assert not leaves(world, attacker)
+    with Attack(world, attacker) as attack:
+        def forged():
+            return world.metrics("node").value("sluice_guard_dropped_total", namespace=attacker.namespace,
+                                               why="spoofed")
+        before = forged()
+        for stolen in (other.ip4, NODE_IP4):
+            attack.frame(frames.arp(1, attack.mac, stolen, stolen), dst=BROADCAST, ethertype=b"\x08\x06")
+            attack.frame(frames.udp_packet(stolen, FAR_POD[4], 1, 2))
+        attack.frame(frames.udp_packet(other.ip6, FAR_POD[6], 1, 2))
+        wait_for(lambda: forged() == before + 5, what="each of them is a forged one")
+    assert status(world, attacker, "--interface", NET1) == 200
+    assert status(world, other) == 200
 
 
 @pytest.mark.usefixtures("net1")
