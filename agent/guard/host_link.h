@@ -39,8 +39,8 @@ struct pod_links {
  * other addresses only those are taken that are on a link whose peer came since: no pod can make
  * one of those. `ret` may be `known`.
  *
- * What a pod makes can also be too much to read, or change all the time: then links whose peers came
- * since are found by these, and have no addresses.
+ * What a pod makes can also be too much to read, or change all the time: then links whose peers
+ * came since are found by these, and have no addresses.
  *
  * 0: no other links than the known ones; 1: there is another. -ENODEV when the pod has no interface
  * but `lo`; -E2BIG beyond the bounds; -errno, each with what is wrong, and what to do, in `error`.

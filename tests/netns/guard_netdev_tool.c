@@ -96,9 +96,8 @@ static int pod(const char *verb, const char *device, char **save)
 			at.dhcp = true;
 		else if (strcmp(t, "steer") == 0)
 			at.steer = true;
-		else if (sscanf(t, "mac=%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &at.mac[0],
-				&at.mac[1], &at.mac[2], &at.mac[3], &at.mac[4],
-				&at.mac[5]) == 6)
+		else if (sscanf(t, "mac=%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &at.mac[0], &at.mac[1],
+				&at.mac[2], &at.mac[3], &at.mac[4], &at.mac[5]) == 6)
 			continue;
 		else if (at.n_addrs == ADDRS_MAX || addr_parse_ip(t, &addrs[at.n_addrs++]) < 0)
 			return -EINVAL;

@@ -165,9 +165,8 @@ static int read_pod(char **save, struct addr addrs[ADDRS_MAX], struct guard_pod_
 			ret->dhcp = true;
 		else if (strcmp(t, "steer") == 0)
 			ret->steer = true;
-		else if (sscanf(t, "mac=%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &ret->mac[0],
-				&ret->mac[1], &ret->mac[2], &ret->mac[3], &ret->mac[4],
-				&ret->mac[5]) == 6)
+		else if (sscanf(t, "mac=%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &ret->mac[0], &ret->mac[1],
+				&ret->mac[2], &ret->mac[3], &ret->mac[4], &ret->mac[5]) == 6)
 			continue;
 		else if (ret->n_addrs == ADDRS_MAX || addr_parse_ip(t, &addrs[ret->n_addrs++]) < 0)
 			return -EINVAL;

@@ -155,13 +155,15 @@ def test_a_crowd_does_not_hide_it(world, attacker, crowd, request):
     assert status(world, attacker) == 200
 
 
-@pytest.mark.usefixtures("net1")
-def test_another_pods_address_on_it_is_no_use(world, attacker):
+def test_another_pods_address_on_it_is_no_use(world, attacker, request):
     """Put there before anybody has looked."""
     other = world.pods["pod-b"]
+    world.agents["node"].kill()
+    request.getfixturevalue("net1")
     attacker.ip(f"addr add {other.ip4}/32 dev net1", f"addr add {other.ip6}/128 dev net1 nodad",
                 f"addr add {NODE_IP4}/32 dev net1")
-    world.enroll(attacker, check=False)
+    world.agents["node"].start()
+    world.wait_gateway_healthy()
     assert not leaves(world, attacker)
     with Attack(world, attacker) as attack:
         def forged():
