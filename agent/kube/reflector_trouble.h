@@ -24,8 +24,8 @@ struct trouble {
 	const char *what;   /* "serviceentries.networking.istio.io" */
 	const char *server; /* its URL */
 	enum trouble_kind kind;
-	unsigned times; /* in a row, of this kind; 0: all is well */
-	bool told;      /* in the log */
+	unsigned times;               /* in a row, of this kind; 0: all is well */
+	bool told;                    /* in the log */
 	uint64_t told_ms[TROUBLE_N_]; /* when each was told last; 0: never */
 };
 
