@@ -109,7 +109,7 @@ def leaves(world, pod):
         attack.all_of(OUT4, prepare=lambda sock: sock.bind((NET1, 0)))
         attack.all_of(OUT4, prepare=lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"net1"))
         assert attack.made() > 0
-        return bool(attack.arrived())
+        return attack.arrived()
 
 
 @pytest.mark.usefixtures("net1")
