@@ -40,7 +40,7 @@ struct kube_call {
 	const char *body;         /* JSON text, copied; NULL: none */
 	const char *content_type; /* NULL: application/json */
 	unsigned timeout_ms;      /* 0: 30 s; of a stream: without a byte (none: it never ends) */
-	size_t max; /* bytes of an answer, but of a stream's; beyond: -EMSGSIZE; 0: KUBE_ANSWER_MAX */
+	size_t max; /* bytes of an answer (no stream); beyond: -EMSGSIZE; 0: KUBE_ANSWER_MAX */
 };
 
 struct kube_answer {
