@@ -102,6 +102,9 @@ def add_net1(world, attacker):
                   f"link set {other_end} up", f"addr add {NET1_NODE}/24 dev {other_end}")
     attacker.ip("link set net1 up", f"addr add {NET1}/24 dev net1",
                 f"route add default via {NET1_NODE} dev net1 table 77", f"rule add from {NET1} lookup 77")
+    yield
+    # Before the pod goes: what still waits in it for a neighbour would be taken for the next one's.
+    world.node.ip(f"link del {other_end}")
 
 
 def leaves(world, pod):
