@@ -2,6 +2,7 @@
 #include "pod/pods.h"
 
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -233,18 +234,48 @@ static bool found_elsewhere(struct pods *pods, struct pod *pod)
 	return true;
 }
 
+/* In the same boot no number is given away twice before all were used. */
+static bool has_host_end(const struct pod_state *state)
+{
+	char name[IF_NAMESIZE];
+
+	for (size_t i = 0; i < state->links.n_links; i++) {
+		uint32_t ifindex = state->links.links[i].ifindex;
+
+		if (ifindex > 0 && if_indextoname(ifindex, name))
+			return true;
+	}
+	return false;
+}
+
+/* Nothing leads to its namespace any more, and its interface is there all the same: packets wait in
+ * it, or somebody is left in it. So the guard stays, and nobody is served.
+ */
+static void close_for_good(struct pod *pod, const char *why)
+{
+	if (pod->ghost)
+		return;
+	log_info("pod '%s/%s': %s, but its interface is not: its guard stays until that is gone",
+		 pod->state.pod.ns, pod->state.pod.name, why);
+	pod_become_ghost(pod->pods, pod);
+}
+
 static void forget_the_gone(struct pods *pods)
 {
 	struct pod *next;
 
 	for (struct pod *p = pods->list; p; p = next) {
+		const char *why =
+			p->state.by_cgroup ? "its cgroup is gone" : "its network namespace is gone";
+
 		next = p->next;
 		if (pod_path_leads_to(p->state.netns, p->state.dev, p->state.ino) ||
 		    found_elsewhere(pods, p))
 			continue;
-		pods_forget(pods, p,
-			    p->state.by_cgroup ? "its cgroup is gone"
-					       : "its network namespace is gone");
+		if (has_host_end(&p->state))
+			close_for_good(p, why);
+		else
+			pods_forget(pods, p, why);
 	}
 }
 
@@ -365,6 +396,8 @@ static void adopt(struct pods *pods, struct pod_state *state)
 		return;
 	}
 	pods_push(pods, pod);
+	if (why && strcmp(pod->state.boot_id, pods->boot_id) == 0 && has_host_end(&pod->state))
+		return close_for_good(pod, why);
 	if (why)
 		return pods_forget(pods, pod, why);
 	/* After a failure it stays in the list, and is tried again. */

@@ -2,6 +2,7 @@
 """What a pod's interfaces are is known from its enrolment: what its processes add is not its own, and what
 the node adds later is guarded like the first."""
 import socket
+import subprocess
 
 import frames
 import pytest
@@ -11,6 +12,7 @@ from conftest import make_world
 from each_backend import backend, node_config  # noqa: F401
 from procs import wait_for
 from servers import WWW
+from trying import Trying
 from watch import NODE_IP4, NODE_IP6
 
 OWN = "10.244.1.99"  # of the pods' network, and nobody's
@@ -195,3 +197,38 @@ def test_moving_the_first_away_does_not_hide_it(world, attacker):
             attack.frame(packet)
         assert attack.made() > 0
         assert attack.arrived() == []
+
+
+# ---- when its namespace goes ----
+
+def unname(pod):
+    """Nothing of the pod's own leads to its namespace any more, which lives on."""
+    left = pod.name + "-left"
+    old, pod.name, pod.path = pod.path, left, f"/run/netns/{left}"
+    for cmd in (["touch", pod.path], ["mount", "--bind", old, pod.path], ["umount", old], ["rm", old]):
+        subprocess.run(cmd, check=True)
+
+
+def is_forgotten(world, pod):
+    return f"pod '{pod.ref}', its former namespace, is forgotten" in world.agents["node"].errors(whole=True)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_guard_stays_as_long_as_the_interface(world, attacker, restarts):
+    """What is left in a namespace that nobody knows any more gets out no more than before."""
+    if restarts:
+        world.agents["node"].kill()
+    unname(attacker)
+    if restarts:
+        world.agents["node"].start()
+        world.wait_gateway_healthy()
+    wait_for(lambda: f"pod '{attacker.ref}': its network namespace is gone, but its interface is not" in
+             world.agents["node"].errors(whole=True), 10, "it is not served any more")
+    assert attacker.ref not in world.agents["node"].ctl("pods").stdout
+    with Attack(world, attacker) as attack, Trying(attack, undo_rules=True) as trying:
+        trying.until(5)
+        assert attack.made() > 0
+        assert attack.arrived() == []
+    assert not is_forgotten(world, attacker)
+    world.node.ip(f"link del {attacker.pod}")
+    wait_for(lambda: is_forgotten(world, attacker), 10, "it is forgotten with its interface")
