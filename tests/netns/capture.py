@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import struct
 import threading
+import time
 
 from procs import wait_for
 
@@ -53,6 +54,7 @@ class Capture:
         self.ns = ns
         self.senders = senders  # (namespace, address here that is reached over its link)
         self.counts = collections.Counter()
+        self.first = {}  # of each packet: when it came first, and its bytes
         self.markers = 0
         self.markers_seen = set()
 
@@ -86,6 +88,7 @@ class Capture:
                 self.markers_seen.add(packet.sport)
                 continue
             self.counts[packet] += 1
+            self.first.setdefault(packet, (time.monotonic(), ifname, data))
 
     def settle(self):
         """Returns when every packet that was sent before the call has been counted: a marker goes
@@ -103,6 +106,14 @@ class Capture:
     def packets(self, **fields):
         """Those seen so far whose fields are as given."""
         return [p for p in list(self.counts) if all(getattr(p, k) == v for k, v in fields.items())]
+
+    def describe(self, packets):
+        """For who wants to know why they are there."""
+        lines = []
+        for packet in packets:
+            at, ifname, data = self.first[packet]
+            lines.append(f"{self.counts[packet]} x {packet}, first {time.monotonic() - at:.3f} s ago on {ifname}: {data.hex()}")
+        return "\n".join(lines)
 
     def dropped(self):
         """Packets that the kernel could not hand us: then nothing is proven."""

@@ -280,7 +280,8 @@ class World:
         with self.capture() as capture:
             yield capture
             left = [p for p in capture.settle() if not but(p)]
-            assert not left, f"it left: {left}"
+            assert not left, (f"it left:\n{capture.describe(left)}\n" + self.node.run(
+                ["sh", "-c", "ip rule; ip -6 rule; ip -6 route show table all; ip a; ss -tanpie"]).stdout)
 
     def capture(self):
         return Arrivals(self.outside, [(self.node, "192.0.2.2")])
