@@ -596,6 +596,10 @@ static __always_inline enum hostnet_why judge_packet(struct __sk_buff *skb, stru
 		return HOSTNET_WHY_OUTSIDE;
 	if (skb->ifindex == LOOPBACK_DEVICE)
 		return HOSTNET_WHY_NONE; /* it does not leave */
+	/* What was captured, while the kernel routes it otherwise: seen of IPv6, until it looks the
+	 * route up anew. */
+	if (ip_is_this_host(&p->t.ip))
+		return HOSTNET_WHY_OUTSIDE;
 	if (ip_is_inside(&p->t.ip) || is_going_on(skb, p))
 		return HOSTNET_WHY_NONE;
 	return HOSTNET_WHY_OUTSIDE;

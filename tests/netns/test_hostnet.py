@@ -127,6 +127,20 @@ result = [s.getsockname()[0], greeting(s)]
     assert name == NODE[v] and NODE[v] in one["peer"] and one["error"] == ""
 
 
+def test_what_is_captured_is_never_sent_elsewhere(world, tool, cg):
+    """When the kernel finds another way to ::1 than by lo, as it does now and then for a moment."""
+    with world.talking(cg, 's = sock(6); s.bind((mine, 0)); s.connect((to, 443)); greeting(s)',
+                       to=OUTSIDE[6], mine=NODE[6]) as ask:
+        assert ask("1") == 1
+        world.node.ip("route del local ::1 dev lo table local")
+        try:
+            with world.nothing_leaves():
+                assert ask('attempt(s.send, b"hello")') == "ok"
+                wait_for(lambda: tool.counts(cg).get(("outside", 6)), what="it was tried")
+        finally:
+            world.node.ip("route add local ::1 dev lo proto kernel table local")
+
+
 @families
 @pytest.mark.parametrize("how", ["sendto", "option"])
 def test_fast_open(world, tool, cg, v, how):
