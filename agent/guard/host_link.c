@@ -5,7 +5,6 @@
 #include <linux/if_link.h>
 #include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
-#include <net/if.h>
 #include <net/if_arp.h>
 #include <netlink/attr.h>
 #include <stdarg.h>
@@ -319,99 +318,6 @@ static int find_peers(struct reading *reading, char error[static HOST_LINK_ERROR
 	return 0;
 }
 
-/* ---- what was known before ---- */
-
-static bool has_addr(const struct pod_links *links, const struct addr *a)
-{
-	for (size_t i = 0; i < links->n_addrs; i++) {
-		if (addr_ip_equal(&links->addrs[i], a))
-			return true;
-	}
-	return false;
-}
-
-/* By the end that the pod cannot change, where there is one. */
-static bool has_link(const struct pod_links *links, const struct host_link *l)
-{
-	for (size_t i = 0; i < links->n_links; i++) {
-		const struct host_link *k = &links->links[i];
-
-		if (k->ifindex == l->ifindex &&
-		    (k->ifindex != 0 ||
-		     (strcmp(k->name, l->name) == 0 && strcmp(k->kind, l->kind) == 0)))
-			return true;
-	}
-	return false;
-}
-
-static bool is_there(const struct pod_links *seen, const struct host_link *l)
-{
-	char name[IF_NAMESIZE];
-
-	return l->ifindex ? if_indextoname(l->ifindex, name) != NULL : has_link(seen, l);
-}
-
-/* The known links that are there, then the others that were seen. */
-static int join_links(const struct pod_links *known, const struct pod_links *seen,
-		      struct pod_links *ret)
-{
-	int news = 0;
-
-	for (size_t i = 0; i < known->n_links; i++) {
-		if (is_there(seen, &known->links[i]))
-			ret->links[ret->n_links++] = known->links[i];
-	}
-	for (size_t i = 0; i < seen->n_links; i++) {
-		if (has_link(known, &seen->links[i]))
-			continue;
-		if (ret->n_links == HOST_LINK_MAX_LINKS)
-			return -E2BIG;
-		ret->links[ret->n_links++] = seen->links[i];
-		news = 1;
-	}
-	return news;
-}
-
-static bool lost_link(const struct pod_links *known, const struct pod_links *now)
-{
-	for (size_t i = 0; i < known->n_links; i++) {
-		if (!has_link(now, &known->links[i]))
-			return true;
-	}
-	return false;
-}
-
-static int add_addr(struct pod_links *ret, const struct addr *a)
-{
-	if (has_addr(ret, a))
-		return 0;
-	if (ret->n_addrs == HOST_LINK_MAX_ADDRS)
-		return -E2BIG;
-	ret->addrs[ret->n_addrs++] = *a;
-	return 0;
-}
-
-/* `ret` has its links already. */
-static int join_addrs(const struct pod_links *known, const struct reading *reading,
-		      struct pod_links *ret)
-{
-	const struct pod_links *seen = reading->ret;
-	bool first = known->n_links == 0, lost = lost_link(known, ret);
-	int r = 0;
-
-	for (size_t i = 0; i < known->n_addrs && r == 0; i++) {
-		if (!lost || has_addr(seen, &known->addrs[i]))
-			r = add_addr(ret, &known->addrs[i]);
-	}
-	for (size_t i = 0; i < seen->n_addrs && r == 0; i++) {
-		const struct host_link *l = &seen->links[reading->on[i]];
-
-		if (first || (l->ifindex != 0 && !has_link(known, l)))
-			r = add_addr(ret, &seen->addrs[i]);
-	}
-	return r;
-}
-
 /* ---- all of it ---- */
 
 static int list_all(struct nl_sock *sk, int home, struct reading *reading)
@@ -474,7 +380,7 @@ static int on_host_end(void *ctx, struct nlmsghdr *h)
 	if (r < 0 || o->nsid == NO_NSID || l.peer_ns != o->nsid || !has_peer(&l))
 		return r;
 	fresh.ifindex = l.ifindex;
-	if (has_link(o->known, &fresh))
+	if (pod_links_has_link(o->known, &fresh))
 		return 0;
 	if (o->ret->n_links == HOST_LINK_MAX_LINKS) {
 		o->full = true;
@@ -515,7 +421,7 @@ static int read_both(int netns_fd, const struct pod_links *known, struct pod_lin
 {
 	struct pod_links links = {0}, joined = {0};
 	struct reading reading = {.ret = &links, .home = NO_NSID};
-	int r, news;
+	int r;
 
 	r = read_inside(netns_fd, &reading, error);
 	if (r < 0)
@@ -527,12 +433,11 @@ static int read_both(int netns_fd, const struct pod_links *known, struct pod_lin
 	r = find_peers(&reading, error);
 	if (r < 0)
 		return r;
-	news = join_links(known, &links, &joined);
-	r = news < 0 ? news : join_addrs(known, &reading, &joined);
+	r = pod_links_join(known, &links, reading.on, &joined);
 	if (r < 0)
 		return too_many(error);
 	*ret = joined;
-	return news;
+	return r;
 }
 
 int pod_links_read(int netns_fd, const struct pod_links *known, struct pod_links *ret,

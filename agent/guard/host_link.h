@@ -2,32 +2,9 @@
 #pragma once
 
 /* The interfaces of a pod, seen from inside and from the node. Any thread; does not log. */
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "base/addr.h"
+#include "guard/pod_links.h"
 
 #define HOST_LINK_ERROR_MAX 256
-#define HOST_LINK_MAX_ADDRS 32 /* of one pod */
-#define HOST_LINK_MAX_LINKS 8  /* Multus and the like give a pod more than one */
-
-/* One interface of the pod that leads out of its namespace. */
-struct host_link {
-	char name[16];    /* in the pod */
-	uint32_t ifindex; /* of its peer in the node's namespace; 0 where it has none there */
-	char kind[16];    /* "veth", "ipvlan", "macvlan", ... */
-	uint8_t mac[6]; /* in the pod, when it was first seen; zero: not known, or of another length
-			 */
-};
-
-struct pod_links {
-	struct host_link links[HOST_LINK_MAX_LINKS];
-	size_t n_links;
-	struct addr addrs[HOST_LINK_MAX_ADDRS]; /* of all of them, link-local ones too; port 0 */
-	size_t n_addrs;
-};
-
 /* Reads them by netlink: enters the pod's namespace for its links and addresses, and finds each
  * veth's peer by IFLA_LINK and IFLA_LINK_NETNSID in the calling thread's. A link without a peer in
  * this namespace (ipvlan, macvlan, SR-IOV; a veth to elsewhere) has ifindex 0: the caller decides

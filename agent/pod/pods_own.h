@@ -5,6 +5,7 @@
  *   pods.c      the list, start, end, what is done from time to time
  *   requests.c  what the enrolment socket asks for
  *   hold.c      how one pod is captured, verified, put right, let go
+ *   links.c     what interfaces a pod has
  *   around.c    what stands around pods: guards, the node's own part
  *   ways.c      which ways there are to capture pods here; what listens to changes
  *   refusals.c  what never became a connection: its line and its count
@@ -143,6 +144,16 @@ int hold_apply(struct pods *pods, struct pod *pod, int netns_fd,
 
 /* Takes rules away (with `netns_fd`; negative: the namespace is gone), then the guards. */
 int hold_end(struct pods *pods, struct pod *pod, int netns_fd, char error[static ENROL_ERROR_MAX]);
+
+/* ---- links.c ---- */
+
+/* What the pod looks like from outside, into its state; addresses once, so that none is legitimate
+ * that a process in the pod adds later. A link without an end out here that comes later is no
+ * reason to refuse: most are a process's own (tun). It gets no address, and rules inside. 1: there
+ * is another link than before. -errno, where a guard is required, with what to do in `error`.
+ */
+int links_look(struct pods *pods, struct pod *pod, int netns_fd,
+	       char error[static ENROL_ERROR_MAX]);
 
 /* ---- around.c ---- */
 
