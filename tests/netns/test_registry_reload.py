@@ -121,6 +121,8 @@ def test_live_stream_is_ended(world, pod_a, registry):
         assert raw.take(4) == b"ping"
         world.deregister("raw")
         within_a_second(lambda: raw.ended(), "the connection is ended")
+    wait_for(lambda: not any(world.knows(agent, "raw.example.com") for agent in world.agents.values()),
+             what="all agents know that it is gone")
 
 
 BAD = {
