@@ -173,9 +173,9 @@ class Cluster:
         return json.loads(self.kubectl("get", kind, *where, "-l", selector, "-o", "json"))["items"]
 
     def make_namespace(self, name, **labels):
-        """And waits for what every pod in it needs."""
+        """And waits for what every pod in it needs: controllers that lost the API try again after half a minute."""
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-        wait_for(lambda: self.get("serviceaccount", "default", name, missing_ok=True), 30,
+        wait_for(lambda: self.get("serviceaccount", "default", name, missing_ok=True), 120,
                  f"namespace {name} has its service account", interval=0.1)
 
     def pod(self, name, node=None, namespace="default", **options):

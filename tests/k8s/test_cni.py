@@ -111,7 +111,8 @@ class Sandbox:
         """The guard's attachments to the host end of its interface."""
         found = self.lab.node.sh('ip -o link show master "$1" | cut -d: -f1', BRIDGE).split()
         assert len(found) == 1, found
-        return f"/sys/fs/bpf/sluice/guard-v1/links/{found[0]}"
+        version, = self.lab.node.sh("ls /sys/fs/bpf/sluice | grep ^guard-v").split()
+        return f"/sys/fs/bpf/sluice/{version}/links/{found[0]}"
 
 
 @pytest.fixture(scope="module")
