@@ -622,14 +622,18 @@ int agent_run(const struct config *config)
 	return r;
 }
 
-/* Connected when somebody answers on the enrolment socket, for the caller to close; else -errno. */
+/* Connected when somebody answers on the enrolment socket, for the caller to close. -ENOENT,
+ * -ECONNREFUSED: nobody does. -errno: that is not known.
+ */
 static int reach_agent(const char *socket_path)
 {
 	struct sockaddr_un sa = {.sun_family = AF_UNIX};
 	OWNED_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || strlen(socket_path) >= sizeof(sa.sun_path))
-		return -EINVAL;
+	if (fd < 0)
+		return -errno;
+	if (strlen(socket_path) >= sizeof(sa.sun_path))
+		return -ENAMETOOLONG;
 	strcpy(sa.sun_path, socket_path);
 	return connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 ? TAKE_FD(fd) : -errno;
 }
@@ -643,8 +647,11 @@ static int wait_for_end(const char *socket_path, bool wait)
 		OWNED_FD int fd = reach_agent(socket_path);
 		char byte;
 
-		if (fd < 0)
+		if (fd == -ENOENT || fd == -ECONNREFUSED)
 			return 0;
+		if (fd < 0)
+			return log_err(fd, "cannot tell whether an agent runs (by '%s')",
+				       socket_path);
 		if (!wait)
 			return log_err(-EBUSY, "an agent runs (it answers on '%s'): stop it first",
 				       socket_path);

@@ -351,10 +351,7 @@ static int take_new_links(struct pods *pods, struct pod *pod, int netns_fd,
 	}
 	log_info("pod '%s/%s' has another interface by now: it is guarded like the first",
 		 pod->state.pod.ns, pod->state.pod.name);
-	r = state_write(pods->state_dir, &pod->state);
-	if (r < 0)
-		log_warn(r, "cannot write the state of pod '%s/%s', ignoring", pod->state.pod.ns,
-			 pod->state.pod.name);
+	pods_save(pods, pod);
 	return 1;
 }
 

@@ -81,7 +81,7 @@ int links_look(struct pods *pods, struct pod *pod, int netns_fd, char error[stat
 		*links = (struct pod_links){0};
 		return -ENODEV;
 	}
-	if (!first && links->n_addrs > 0)
+	if (!first && r > 0) /* else there are no other addresses than before */
 		drop_anothers(pods, pod, &before, links);
 	return r;
 }

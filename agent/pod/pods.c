@@ -163,6 +163,15 @@ int pod_open_netns(const struct pod_state *state)
 	return TAKE_FD(fd);
 }
 
+void pods_save(struct pods *pods, const struct pod *pod)
+{
+	int r = state_write(pods->state_dir, &pod->state);
+
+	if (r < 0)
+		log_warn(r, "cannot write the state of pod '%s/%s', ignoring", pod->state.pod.ns,
+			 pod->state.pod.name);
+}
+
 void pods_forget(struct pods *pods, struct pod *pod, const char *why)
 {
 	struct pod_name name = pod->state.pod;
@@ -192,10 +201,27 @@ static void pace(struct pods *pods, struct pod *pod, bool repaired)
 	pod->not_before_ms = loop_now_ms(pods->loop) + pod->wait_ms;
 }
 
+/* Logs. 1: something was not as it should be. -errno. */
+static int put_right(struct pods *pods, struct pod *pod, int netns_fd)
+{
+	char error[ENROL_ERROR_MAX];
+	int r;
+
+	if (!pod->held) {
+		r = hold(pods, pod, netns_fd, error);
+		if (r == 0)
+			pods_save(pods, pod); /* as who it is now, and how it is captured */
+		return r;
+	}
+	r = hold_repair(pods, pod, netns_fd, error);
+	if (r < 0)
+		log_err(0, "pod '%s/%s': %s", pod->state.pod.ns, pod->state.pod.name, error);
+	return r;
+}
+
 /* Puts right what is not. Logs. -errno. */
 static int look_after(struct pods *pods, struct pod *pod)
 {
-	char error[ENROL_ERROR_MAX];
 	OWNED_FD int fd = -1;
 	int r = 0;
 
@@ -206,10 +232,8 @@ static int look_after(struct pods *pods, struct pod *pod)
 	if (r < 0)
 		log_err(fd, "pod '%s/%s': cannot open '%s'", pod->state.pod.ns, pod->state.pod.name,
 			pod->state.netns);
-	else if (!pod->held)
-		r = hold(pods, pod, fd, error);
-	else if ((r = hold_repair(pods, pod, fd, error)) < 0)
-		log_err(0, "pod '%s/%s': %s", pod->state.pod.ns, pod->state.pod.name, error);
+	else
+		r = put_right(pods, pod, fd);
 	pace(pods, pod, r != 0);
 	pod->failed = r < 0;
 	return r < 0 ? r : 0;
@@ -228,9 +252,8 @@ static bool found_elsewhere(struct pods *pods, struct pod *pod)
 		return true; /* it is there: the next tick has another try */
 	free(pod->state.netns);
 	pod->state.netns = copy;
-	if (!pod->ghost && state_write(pods->state_dir, &pod->state) < 0)
-		log_warn(0, "cannot write the state of pod '%s/%s', ignoring", pod->state.pod.ns,
-			 pod->state.pod.name);
+	if (!pod->ghost)
+		pods_save(pods, pod);
 	return true;
 }
 
@@ -396,8 +419,13 @@ static void adopt(struct pods *pods, struct pod_state *state)
 		return;
 	}
 	pods_push(pods, pod);
-	if (why && strcmp(pod->state.boot_id, pods->boot_id) == 0 && has_host_end(&pod->state))
+	if (why && strcmp(pod->state.boot_id, pods->boot_id) == 0 && has_host_end(&pod->state)) {
+		/* A guard of ours, too: that of an agent with other tables goes. */
+		if (around_add(pods, pod, false, error) < 0)
+			log_err(0, "pod '%s/%s': %s", pod->state.pod.ns, pod->state.pod.name,
+				error);
 		return close_for_good(pod, why);
+	}
 	if (why)
 		return pods_forget(pods, pod, why);
 	/* After a failure it stays in the list, and is tried again. */
@@ -406,10 +434,7 @@ static void adopt(struct pods *pods, struct pod_state *state)
 		return;
 	log_info("pod '%s/%s' is enrolled again ('%s', %s)", pod->state.pod.ns, pod->state.pod.name,
 		 pod->state.netns, redirect_backend_str(pod->state.backend));
-	r = state_write(pods->state_dir, &pod->state);
-	if (r < 0)
-		log_warn(r, "cannot write the state of pod '%s/%s', ignoring", pod->state.pod.ns,
-			 pod->state.pod.name);
+	pods_save(pods, pod);
 }
 
 static void on_state_file(void *ctx, const char *path)

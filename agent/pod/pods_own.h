@@ -102,6 +102,9 @@ void pods_push(struct pods *pods, struct pod *pod);
  */
 void pods_release(struct pods *pods, struct pod *pod);
 
+/* Its state on disk is that in memory; a warning when that fails. */
+void pods_save(struct pods *pods, const struct pod *pod);
+
 /* The pod is gone: what stood around it is taken away. Logs. */
 void pods_forget(struct pods *pods, struct pod *pod, const char *why);
 

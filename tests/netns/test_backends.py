@@ -127,6 +127,25 @@ def test_the_only_way_does_not_arrive(world, newcomer):
         assert attack.arrived() == []
 
 
+def test_what_failed_is_tried_again_and_kept(world, newcomer):
+    """A pod gets another identity while it cannot be captured; when it can, it is that one, after a restart too."""
+    restart(world, "ebpf")
+    world.enroll(newcomer)
+    nft(world.node, """table inet others { chain input { type filter hook input priority 0;
+        iifname cni0 meta l4proto tcp ip daddr != 10.244.1.1 drop
+        iifname cni0 meta l4proto tcp ip6 daddr != fd00:10:244:1::1 drop; }; }""")
+    newcomer.service_account = "another-sa"
+    assert world.enroll(newcomer, check=False).returncode == 1
+    nft(world.node, "delete table inet others")
+    wait_for(lambda: shown(world, newcomer)["state"] == "enrolled", 30, "it is tried again")
+    node = world.agents["node"]
+    node.kill()
+    node.start()
+    world.wait_gateway_healthy()
+    assert shown(world, newcomer)["service_account"] == "another-sa"
+    assert is_served(world, newcomer)
+
+
 # ---- from one to another ----
 
 @pytest.mark.parametrize("before,after", list(itertools.permutations(BACKENDS, 2)))
