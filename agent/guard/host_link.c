@@ -75,6 +75,15 @@ static void copy_text(char *to, size_t size, struct nlattr *from)
 		nla_strlcpy(to, from, size);
 }
 
+/* The pod's own choice, of whatever bytes; it is for people and for the state's JSON. */
+static void make_printable(char *name)
+{
+	for (; *name; name++) {
+		if (*name <= ' ' || *name > '~')
+			*name = '?';
+	}
+}
+
 static void read_kind(struct nlattr *info, char kind[static 16])
 {
 	struct nlattr *tb[IFLA_INFO_MAX + 1];
@@ -99,6 +108,7 @@ static int parse_link(struct nlmsghdr *h, struct link *ret)
 	*ret = (struct link){
 		.ifindex = (uint32_t)i->ifi_index, .type = i->ifi_type, .peer_ns = NO_NSID};
 	copy_text(ret->name, sizeof(ret->name), tb[IFLA_IFNAME]);
+	make_printable(ret->name);
 	read_kind(tb[IFLA_LINKINFO], ret->kind);
 	if (tb[IFLA_ADDRESS] && nla_len(tb[IFLA_ADDRESS]) == sizeof(ret->mac))
 		memcpy(ret->mac, nla_data(tb[IFLA_ADDRESS]), sizeof(ret->mac));
@@ -363,6 +373,7 @@ static int read_inside(int netns_fd, struct reading *reading,
 struct outside {
 	const struct pod_links *known;
 	struct pod_links *ret; /* the known ones and, of the namespace `nsid`, the others */
+	uint64_t now_ms;
 	int32_t nsid;
 	bool full;
 };
@@ -380,6 +391,7 @@ static int on_host_end(void *ctx, struct nlmsghdr *h)
 	if (r < 0 || o->nsid == NO_NSID || l.peer_ns != o->nsid || !has_peer(&l))
 		return r;
 	fresh.ifindex = l.ifindex;
+	fresh.open_until_ms = o->now_ms + POD_LINK_OPEN_MS;
 	if (pod_links_has_link(o->known, &fresh))
 		return 0;
 	if (o->ret->n_links == HOST_LINK_MAX_LINKS) {
@@ -396,11 +408,11 @@ static int on_host_end(void *ctx, struct nlmsghdr *h)
  * an end out here can be seen from here: those that are new get no address, so that nothing passes.
  * `r` and `error` are of the reading inside, and stay where there is none.
  */
-static int read_outside(int r, int netns_fd, const struct pod_links *known, struct pod_links *ret,
-			char error[static HOST_LINK_ERROR_MAX])
+static int read_outside(int r, int netns_fd, const struct pod_links *known, uint64_t now_ms,
+			struct pod_links *ret, char error[static HOST_LINK_ERROR_MAX])
 {
 	struct pod_links joined = *known;
-	struct outside o = {.known = known, .ret = &joined, .nsid = NO_NSID};
+	struct outside o = {.known = known, .ret = &joined, .now_ms = now_ms, .nsid = NO_NSID};
 	OWNED(route_nl_close) struct nl_sock *sk = NULL;
 
 	/* Twice: the kernel gives the namespace its number when it lists a link with a peer there.
@@ -413,11 +425,11 @@ static int read_outside(int r, int netns_fd, const struct pod_links *known, stru
 	if (joined.n_links == known->n_links)
 		return r;
 	*ret = joined;
-	return 1;
+	return 0;
 }
 
-static int read_both(int netns_fd, const struct pod_links *known, struct pod_links *ret,
-		     char error[static HOST_LINK_ERROR_MAX])
+static int read_both(int netns_fd, const struct pod_links *known, uint64_t now_ms,
+		     struct pod_links *ret, char error[static HOST_LINK_ERROR_MAX])
 {
 	struct pod_links links = {0}, joined = {0};
 	struct reading reading = {.ret = &links, .home = NO_NSID};
@@ -433,17 +445,18 @@ static int read_both(int netns_fd, const struct pod_links *known, struct pod_lin
 	r = find_peers(&reading, error);
 	if (r < 0)
 		return r;
-	r = pod_links_join(known, &links, reading.on, &joined);
+	r = pod_links_join(known, &links, reading.on, now_ms, &joined);
 	if (r < 0)
 		return too_many(error);
 	*ret = joined;
-	return r;
+	return 0;
 }
 
-int pod_links_read(int netns_fd, const struct pod_links *known, struct pod_links *ret,
-		   char error[static HOST_LINK_ERROR_MAX])
+int pod_links_read(int netns_fd, const struct pod_links *known, uint64_t now_ms,
+		   struct pod_links *ret, char error[static HOST_LINK_ERROR_MAX])
 {
-	int r = read_both(netns_fd, known, ret, error);
+	int r = read_both(netns_fd, known, now_ms, ret, error);
 
-	return r < 0 && known->n_links > 0 ? read_outside(r, netns_fd, known, ret, error) : r;
+	return r < 0 && known->n_links > 0 ? read_outside(r, netns_fd, known, now_ms, ret, error)
+					   : r;
 }

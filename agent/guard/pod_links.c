@@ -14,7 +14,7 @@ bool pod_links_has_addr(const struct pod_links *links, const struct addr *a)
 	return false;
 }
 
-bool pod_links_has_link(const struct pod_links *links, const struct host_link *l)
+static const struct host_link *find_link(const struct pod_links *links, const struct host_link *l)
 {
 	for (size_t i = 0; i < links->n_links; i++) {
 		const struct host_link *k = &links->links[i];
@@ -22,6 +22,40 @@ bool pod_links_has_link(const struct pod_links *links, const struct host_link *l
 		if (k->ifindex == l->ifindex &&
 		    (k->ifindex != 0 ||
 		     (strcmp(k->name, l->name) == 0 && strcmp(k->kind, l->kind) == 0)))
+			return k;
+	}
+	return NULL;
+}
+
+bool pod_links_has_link(const struct pod_links *links, const struct host_link *l)
+{
+	return find_link(links, l) != NULL;
+}
+
+static bool is_open(const struct host_link *l, uint64_t now_ms)
+{
+	return l->open_until_ms > now_ms;
+}
+
+bool pod_links_are_open(const struct pod_links *links, uint64_t now_ms)
+{
+	for (size_t i = 0; i < links->n_links; i++) {
+		if (is_open(&links->links[i], now_ms))
+			return true;
+	}
+	return false;
+}
+
+bool pod_links_are_more(const struct pod_links *links, const struct pod_links *before)
+{
+	for (size_t i = 0; i < links->n_links; i++) {
+		const struct host_link *k = find_link(before, &links->links[i]);
+
+		if (!k || memcmp(k->mac, links->links[i].mac, sizeof(k->mac)) != 0)
+			return true;
+	}
+	for (size_t i = 0; i < links->n_addrs; i++) {
+		if (!pod_links_has_addr(before, &links->addrs[i]))
 			return true;
 	}
 	return false;
@@ -34,25 +68,37 @@ static bool is_there(const struct pod_links *seen, const struct host_link *l)
 	return l->ifindex ? if_indextoname(l->ifindex, name) != NULL : pod_links_has_link(seen, l);
 }
 
+static void keep_link(const struct host_link *known, const struct pod_links *seen, uint64_t now_ms,
+		      struct host_link *ret)
+{
+	const struct host_link *now = find_link(seen, known);
+
+	*ret = *known;
+	if (now && is_open(known, now_ms))
+		memcpy(ret->mac, now->mac, sizeof(ret->mac));
+}
+
 /* The known links that are there, then the others that were seen. */
-static int join_links(const struct pod_links *known, const struct pod_links *seen,
+static int join_links(const struct pod_links *known, const struct pod_links *seen, uint64_t now_ms,
 		      struct pod_links *ret)
 {
-	int news = 0;
-
 	for (size_t i = 0; i < known->n_links; i++) {
 		if (is_there(seen, &known->links[i]))
-			ret->links[ret->n_links++] = known->links[i];
+			keep_link(&known->links[i], seen, now_ms, &ret->links[ret->n_links++]);
 	}
 	for (size_t i = 0; i < seen->n_links; i++) {
+		struct host_link *l = &ret->links[ret->n_links];
+
 		if (pod_links_has_link(known, &seen->links[i]))
 			continue;
 		if (ret->n_links == HOST_LINK_MAX_LINKS)
 			return -E2BIG;
-		ret->links[ret->n_links++] = seen->links[i];
-		news = 1;
+		*l = seen->links[i];
+		if (known->n_links > 0 && l->ifindex != 0)
+			l->open_until_ms = now_ms + POD_LINK_OPEN_MS;
+		ret->n_links++;
 	}
-	return news;
+	return 0;
 }
 
 static bool lost_link(const struct pod_links *known, const struct pod_links *now)
@@ -74,9 +120,23 @@ static int add_addr(struct pod_links *ret, const struct addr *a)
 	return 0;
 }
 
+static struct host_link *get_link(struct pod_links *links, const struct host_link *l)
+{
+	const struct host_link *found = find_link(links, l);
+
+	return found ? &links->links[found - links->links] : NULL;
+}
+
+/* Every link has a link-local address by itself. */
+static void has_addr(struct host_link *l, const struct addr *a, uint64_t now_ms)
+{
+	if (!addr_is_link_local(a) && l->open_until_ms > now_ms + POD_LINK_DONE_MS)
+		l->open_until_ms = now_ms + POD_LINK_DONE_MS;
+}
+
 /* `ret` has its links already. */
 static int join_addrs(const struct pod_links *known, const struct pod_links *seen,
-		      const size_t on[], struct pod_links *ret)
+		      const size_t on[], uint64_t now_ms, struct pod_links *ret)
 {
 	bool first = known->n_links == 0, lost = lost_link(known, ret);
 	int r = 0;
@@ -86,21 +146,22 @@ static int join_addrs(const struct pod_links *known, const struct pod_links *see
 			r = add_addr(ret, &known->addrs[i]);
 	}
 	for (size_t i = 0; i < seen->n_addrs && r == 0; i++) {
-		const struct host_link *l = &seen->links[on[i]];
+		struct host_link *l = get_link(ret, &seen->links[on[i]]);
 
-		if (first || (l->ifindex != 0 && !pod_links_has_link(known, l)))
-			r = add_addr(ret, &seen->addrs[i]);
+		if (!l || (!first && !is_open(l, now_ms)))
+			continue;
+		r = add_addr(ret, &seen->addrs[i]);
+		has_addr(l, &seen->addrs[i], now_ms);
 	}
 	return r;
 }
 
 int pod_links_join(const struct pod_links *known, const struct pod_links *seen, const size_t on[],
-		   struct pod_links *ret)
+		   uint64_t now_ms, struct pod_links *ret)
 {
-	int news, r;
+	int r;
 
 	*ret = (struct pod_links){0};
-	news = join_links(known, seen, ret);
-	r = news < 0 ? news : join_addrs(known, seen, on, ret);
-	return r < 0 ? r : news;
+	r = join_links(known, seen, now_ms, ret);
+	return r < 0 ? r : join_addrs(known, seen, on, now_ms, ret);
 }

@@ -335,7 +335,27 @@ static int hold_links(struct pods *pods, struct pod *pod, int netns_fd,
 	return around_add(pods, pod, steered, error);
 }
 
-/* A pod may get another interface while it lives (Multus, a second network). 1: it did. */
+static void say_what_came(const struct pod *pod, const struct pod_links *before)
+{
+	const struct pod_links *links = &pod->state.links;
+	char text[ADDR_TEXT];
+
+	for (size_t i = 0; i < links->n_links; i++) {
+		if (!pod_links_has_link(before, &links->links[i]))
+			log_info("pod '%s/%s' has another interface by now, '%s': it is guarded "
+				 "like the first",
+				 pod->state.pod.ns, pod->state.pod.name, links->links[i].name);
+	}
+	for (size_t i = 0; i < links->n_addrs; i++) {
+		if (!pod_links_has_addr(before, &links->addrs[i]))
+			log_info("pod '%s/%s' has another address by now: %s", pod->state.pod.ns,
+				 pod->state.pod.name, addr_print_ip(&links->addrs[i], text));
+	}
+}
+
+/* A pod may get another interface while it lives (Multus, a second network). 1: it did, or that has
+ * addresses by now.
+ */
 static int take_new_links(struct pods *pods, struct pod *pod, int netns_fd,
 			  char error[static ENROL_ERROR_MAX])
 {
@@ -349,8 +369,7 @@ static int take_new_links(struct pods *pods, struct pod *pod, int netns_fd,
 		pod->state.links = before; /* the next time it is news again */
 		return r;
 	}
-	log_info("pod '%s/%s' has another interface by now: it is guarded like the first",
-		 pod->state.pod.ns, pod->state.pod.name);
+	say_what_came(pod, &before);
 	pods_save(pods, pod);
 	return 1;
 }

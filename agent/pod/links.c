@@ -74,14 +74,14 @@ int links_look(struct pods *pods, struct pod *pod, int netns_fd, char error[stat
 
 	if (!pods->guard || pod->state.by_cgroup)
 		return 0;
-	r = pod_links_read(netns_fd, links, links, error);
+	r = pod_links_read(netns_fd, links, loop_now_ms(pods->loop), links, error);
 	if (r < 0)
 		return first && pods->guard_required ? r : 0;
 	if (first && pods->guard_required && need_host_ends(links, error) < 0) {
 		*links = (struct pod_links){0};
 		return -ENODEV;
 	}
-	if (!first && r > 0) /* else there are no other addresses than before */
+	if (!first && pod_links_are_more(links, &before))
 		drop_anothers(pods, pod, &before, links);
-	return r;
+	return pod_links_are_more(links, &before);
 }

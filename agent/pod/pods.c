@@ -21,6 +21,7 @@
 #define VERIFY_TICKS 10 /* every pod is looked at once in so many ticks */
 #define WAIT_MIN_MS  100
 #define WAIT_MAX_MS  5000 /* between two repairs of a pod that undoes them; its guard holds */
+#define OPEN_LOOK_MS 50   /* at an interface that somebody else is still configuring */
 
 /* ---- the list ---- */
 
@@ -201,6 +202,19 @@ static void pace(struct pods *pods, struct pod *pod, bool repaired)
 	pod->not_before_ms = loop_now_ms(pods->loop) + pod->wait_ms;
 }
 
+/* No address that comes to an interface is heard of. */
+void pods_look_again(struct pods *pods, struct pod *pod)
+{
+	uint64_t now = loop_now_ms(pods->loop);
+
+	if (!pod_links_are_open(&pod->state.links, now))
+		return;
+	pod->dirty = true;
+	if (pod->not_before_ms < now + OPEN_LOOK_MS)
+		pod->not_before_ms = now + OPEN_LOOK_MS;
+	pods_soon(pods);
+}
+
 /* Logs. 1: something was not as it should be. -errno. */
 static int put_right(struct pods *pods, struct pod *pod, int netns_fd)
 {
@@ -235,6 +249,7 @@ static int look_after(struct pods *pods, struct pod *pod)
 	else
 		r = put_right(pods, pod, fd);
 	pace(pods, pod, r != 0);
+	pods_look_again(pods, pod);
 	pod->failed = r < 0;
 	return r < 0 ? r : 0;
 }
@@ -384,12 +399,10 @@ static void on_tick(struct timer *t)
 /* ---- at the start: what the last agent left ---- */
 
 /* NULL, or why this is not the place that was written down. */
-static const char *not_the_same(const struct pods *pods, const struct pod_state *state, int fd)
+static const char *not_the_same(const struct pod_state *state, int fd)
 {
 	uint64_t cookie;
 
-	if (strcmp(state->boot_id, pods->boot_id) != 0)
-		return "the machine was started anew";
 	if (state->by_cgroup)
 		return pod_path_leads_to(state->netns, state->dev, state->ino)
 			       ? NULL
@@ -403,23 +416,14 @@ static const char *not_the_same(const struct pods *pods, const struct pod_state 
 	return NULL;
 }
 
-/* Logs. Takes the state. */
-static void adopt(struct pods *pods, struct pod_state *state)
+/* Logs. */
+static void adopt(struct pods *pods, struct pod *pod)
 {
-	OWNED_FD int fd = state->by_cgroup ? -1 : pod_open_netns(state);
-	const char *why = not_the_same(pods, state, fd);
+	OWNED_FD int fd = pod->state.by_cgroup ? -1 : pod_open_netns(&pod->state);
+	const char *why = not_the_same(&pod->state, fd);
 	char error[ENROL_ERROR_MAX];
-	struct pod *pod;
-	int r;
 
-	r = pod_new(pods, state, &pod);
-	if (r < 0) {
-		log_err(r, "cannot take pod '%s/%s' over, ignoring", state->pod.ns,
-			state->pod.name);
-		return;
-	}
-	pods_push(pods, pod);
-	if (why && strcmp(pod->state.boot_id, pods->boot_id) == 0 && has_host_end(&pod->state)) {
+	if (why && has_host_end(&pod->state)) {
 		/* A guard of ours, too: that of an agent with other tables goes. */
 		if (around_add(pods, pod, false, error) < 0)
 			log_err(0, "pod '%s/%s': %s", pod->state.pod.ns, pod->state.pod.name,
@@ -435,6 +439,42 @@ static void adopt(struct pods *pods, struct pod_state *state)
 	log_info("pod '%s/%s' is enrolled again ('%s', %s)", pod->state.pod.ns, pod->state.pod.name,
 		 pod->state.netns, redirect_backend_str(pod->state.backend));
 	pods_save(pods, pod);
+	pods_look_again(pods, pod);
+}
+
+static void adopt_all(struct pods *pods)
+{
+	struct pod *next;
+
+	for (struct pod *p = pods->list; p; p = next) {
+		next = p->next;
+		adopt(pods, p);
+	}
+}
+
+/* Nothing of another boot is there, and its numbers are others' by now. Logs. */
+static void drop_state(struct pods *pods, const struct pod_state *state)
+{
+	int r = state_remove(pods->state_dir, &state->pod);
+
+	if (r < 0)
+		log_warn(r, "cannot remove the state of pod '%s/%s', ignoring", state->pod.ns,
+			 state->pod.name);
+	log_info("pod '%s/%s' is forgotten: the machine was started anew", state->pod.ns,
+		 state->pod.name);
+}
+
+/* Takes the state. Logs. */
+static void remember(struct pods *pods, struct pod_state *state)
+{
+	struct pod *pod;
+	int r = pod_new(pods, state, &pod);
+
+	if (r == 0)
+		pods_push(pods, pod);
+	else
+		log_err(r, "cannot take pod '%s/%s' over, ignoring", state->pod.ns,
+			state->pod.name);
 }
 
 static void on_state_file(void *ctx, const char *path)
@@ -453,11 +493,13 @@ static void on_state_file(void *ctx, const char *path)
 			path, why);
 	else if (r < 0)
 		log_err(r, "cannot read the state of a pod in '%s', ignoring", path);
+	else if (strcmp(state.boot_id, pods->boot_id) != 0)
+		drop_state(pods, &state);
 	else if (pods_find(pods, &state.pod) || pods_find_netns(pods, state.dev, state.ino))
 		log_err(0, "'%s' names a pod or namespace that another file names too, ignoring",
 			path);
 	else
-		adopt(pods, &state);
+		remember(pods, &state);
 }
 
 /* ---- all of them ---- */
@@ -538,6 +580,8 @@ static int start(struct pods *pods, const struct pods_config *config)
 	r = state_list(pods->state_dir, on_state_file, pods);
 	if (r < 0)
 		return log_err(r, "cannot list the folder '%s'", pods->state_dir);
+	/* All are known before the first is looked at: no other's address is taken for its own. */
+	adopt_all(pods);
 	around_settle(pods);
 	timer_start(pods->loop, &pods->tick, TICK_MS);
 	return 0;

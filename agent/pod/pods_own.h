@@ -114,6 +114,9 @@ void pod_become_ghost(struct pods *pods, struct pod *pod);
 bool pod_path_leads_to(const char *path, dev_t dev, ino_t ino);
 void pods_soon(struct pods *pods); /* look after what is dirty */
 
+/* It is looked after soon, and again, while it has an interface that is not configured yet. */
+void pods_look_again(struct pods *pods, struct pod *pod);
+
 /* ---- requests.c ---- */
 
 int pods_on_request(void *ctx, const struct enrol_request *q, char error[static ENROL_ERROR_MAX]);
@@ -153,7 +156,8 @@ int hold_end(struct pods *pods, struct pod *pod, int netns_fd, char error[static
 /* What the pod looks like from outside, into its state; addresses once, so that none is legitimate
  * that a process in the pod adds later. A link without an end out here that comes later is no
  * reason to refuse: most are a process's own (tun). It gets no address, and rules inside. 1: there
- * is another link than before. -errno, where a guard is required, with what to do in `error`.
+ * is another link or address than before. -errno, where a guard is required, with what to do in
+ * `error`.
  */
 int links_look(struct pods *pods, struct pod *pod, int netns_fd,
 	       char error[static ENROL_ERROR_MAX]);

@@ -137,6 +137,7 @@ static int enrol_again(struct pods *pods, struct pod *pod, const struct enrol_re
 	if (r < 0)
 		return pods_refuse(&q->pod, r, error, "%.200s", why);
 	pod->failed = false;
+	pods_look_again(pods, pod);
 	if (strcmp(s->netns, what->path) == 0 &&
 	    (!q->container[0] || strcmp(s->container, q->container) == 0))
 		return 0;

@@ -94,27 +94,34 @@ static json_t *link_json(const struct host_link *l)
 
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", l->mac[0], l->mac[1], l->mac[2],
 		 l->mac[3], l->mac[4], l->mac[5]);
-	return json_pack("{s:s s:I s:s s:s}", "name", l->name, "ifindex", (json_int_t)l->ifindex,
-			 "kind", l->kind, "mac", mac);
+	return json_pack("{s:s s:I s:s s:s s:o*}", "name", l->name, "ifindex",
+			 (json_int_t)l->ifindex, "kind", l->kind, "mac", mac, "open_until_ms",
+			 l->open_until_ms ? json_integer((json_int_t)l->open_until_ms) : NULL);
 }
 
+/* A link left out would be taken for one that came later. */
 static json_t *links_json(const struct pod_links *links)
 {
-	json_t *array = json_array();
+	OWNED(free_json) json_t *array = json_array();
 
-	for (size_t i = 0; i < links->n_links; i++)
-		json_array_append_new(array, link_json(&links->links[i]));
-	return array;
+	for (size_t i = 0; i < links->n_links; i++) {
+		if (json_array_append_new(array, link_json(&links->links[i])) < 0)
+			return NULL;
+	}
+	return TAKE_PTR(array);
 }
 
 static json_t *addrs_json(const struct pod_links *links)
 {
-	json_t *array = json_array();
+	OWNED(free_json) json_t *array = json_array();
 	char text[ADDR_TEXT];
 
-	for (size_t i = 0; i < links->n_addrs; i++)
-		json_array_append_new(array, json_string(addr_print_ip(&links->addrs[i], text)));
-	return array;
+	for (size_t i = 0; i < links->n_addrs; i++) {
+		if (json_array_append_new(array,
+					  json_string(addr_print_ip(&links->addrs[i], text))) < 0)
+			return NULL;
+	}
+	return TAKE_PTR(array);
 }
 
 static const char *text_or_null(const char *text)
@@ -255,23 +262,25 @@ static bool read_mac(const char *text, uint8_t ret[static 6])
 	       text[end] == '\0';
 }
 
-/* What an older agent wrote has no link address. */
+/* What an older agent wrote has no link address; most links are not open. */
 static bool read_link(json_t *json, struct host_link *ret)
 {
 	const char *name, *kind, *mac = NULL;
-	json_int_t ifindex;
+	json_int_t ifindex, open_until_ms = 0;
 
-	if (json_unpack_ex(json, NULL, JSON_STRICT, "{s:s s:I s:s s?s}", "name", &name, "ifindex",
-			   &ifindex, "kind", &kind, "mac", &mac) < 0)
+	if (json_unpack_ex(json, NULL, JSON_STRICT, "{s:s s:I s:s s?s s?I}", "name", &name,
+			   "ifindex", &ifindex, "kind", &kind, "mac", &mac, "open_until_ms",
+			   &open_until_ms) < 0)
 		return false;
 	if (mac && !read_mac(mac, ret->mac))
 		return false;
 	if (strlen(name) >= sizeof(ret->name) || strlen(kind) >= sizeof(ret->kind) || ifindex < 0 ||
-	    ifindex > INT32_MAX)
+	    ifindex > INT32_MAX || open_until_ms < 0)
 		return false;
 	snprintf(ret->name, sizeof(ret->name), "%s", name);
 	snprintf(ret->kind, sizeof(ret->kind), "%s", kind);
 	ret->ifindex = (uint32_t)ifindex;
+	ret->open_until_ms = (uint64_t)open_until_ms;
 	return true;
 }
 

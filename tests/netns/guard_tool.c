@@ -288,7 +288,7 @@ static int do_links(char **save)
 
 	if (fd < 0)
 		return -errno;
-	r = pod_links_read(fd, &(struct pod_links){0}, &links, tool.error);
+	r = pod_links_read(fd, &(struct pod_links){0}, 0, &links, tool.error);
 	for (size_t i = 0; r >= 0 && i < links.n_links; i++)
 		say(" %s/%s/%u", links.links[i].name, links.links[i].kind, links.links[i].ifindex);
 	for (size_t i = 0; r >= 0 && i < links.n_addrs; i++)

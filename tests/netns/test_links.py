@@ -3,11 +3,12 @@
 the node adds later is guarded like the first."""
 import socket
 import subprocess
+import time
 
 import frames
 import pytest
 from attack import BROADCAST, FAR_POD, OUT4, Attack, inside, make_careless
-from attackers import attacker, newcomer  # noqa: F401
+from attackers import add_pod, attacker, newcomer, remove_pod  # noqa: F401
 from conftest import make_world
 from each_backend import backend, node_config  # noqa: F401
 from procs import wait_for
@@ -91,27 +92,71 @@ def test_an_address_from_before_is_its_own(world, newcomer):
     assert passes(newcomer, OWN)
 
 
+def test_no_name_of_an_interface_is_too_strange(world, newcomer):
+    """A process in a pod that runs already has named it so that nobody can write it down."""
+    name = b"\xff\x1b[2J\xc3"
+
+    def ip(*words):
+        subprocess.run([b"ip", b"-n", newcomer.name.encode(), *words], check=True)
+
+    ip(b"link", b"set", b"eth0", b"down")
+    ip(b"link", b"set", b"eth0", b"name", name)
+    ip(b"link", b"set", name, b"up")
+    ip(b"route", b"add", b"default", b"via", b"10.244.1.1")
+    world.enroll(newcomer)
+    assert status(world, newcomer) == 200
+    ip(b"addr", b"add", OWN.encode() + b"/24", b"dev", name)
+    the_agent_starts_again(world, newcomer)
+    assert not passes(newcomer, OWN)
+    assert status(world, newcomer) == 200
+
+
 # ---- another interface, while it lives ----
 
 NET1, NET1_NODE = "10.245.1.2", "10.245.1.1"
+LINK_DONE_S = 0.6  # after its first address
 
 
-@pytest.fixture(name="net1")
+@pytest.fixture(name="bare_net1")
 def add_net1(world, attacker):
     """As Multus adds one: its other end is in the node's namespace."""
     other_end = attacker.pod + "-1"
     world.node.ip(f"link add {other_end} type veth peer name net1 netns {attacker.name}",
                   f"link set {other_end} up", f"addr add {NET1_NODE}/24 dev {other_end}")
-    attacker.ip("link set net1 up", f"addr add {NET1}/24 dev net1",
-                f"route add default via {NET1_NODE} dev net1 table 77", f"rule add from {NET1} lookup 77")
+    attacker.ip("link set net1 up")
     yield
     # Before the pod goes: what still waits in it for a neighbour would be taken for the next one's.
     world.node.ip(f"link del {other_end}")
 
 
-def leaves(world, pod):
+def configure_net1(pod):
+    pod.ip(f"addr add {NET1}/24 dev net1", f"route add default via {NET1_NODE} dev net1 table 77",
+           f"rule add from {NET1} lookup 77")
+
+
+@pytest.fixture(name="net1")
+def add_configured_net1(attacker, bare_net1):
+    configure_net1(attacker)
+
+
+@pytest.fixture(name="newcomer_of")
+def add_newcomers():
+    """More pods, when they are wanted."""
+    added = []
+
+    def add(world):
+        added.append((world, add_pod(world)))
+        return added[-1][1]
+
+    yield add
+    for world, pod in added:
+        remove_pod(world, pod)
+
+
+def leaves(world, pod, configured=True):
     with Attack(world, pod) as attack:
-        attack.all_of(OUT4, prepare=lambda sock: sock.bind((NET1, 0)))
+        if configured:
+            attack.all_of(OUT4, prepare=lambda sock: sock.bind((NET1, 0)))
         attack.all_of(OUT4, prepare=lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"net1"))
         assert attack.made() > 0
         return attack.arrived()
@@ -122,7 +167,7 @@ def test_it_is_guarded_and_served_like_the_first(world, attacker):
     """Before it is used where the plugin is in the other network's chain."""
     enrolled_again(world, attacker)
     assert not leaves(world, attacker)
-    assert status(world, attacker, "--interface", NET1) == 200
+    wait_for(lambda: status(world, attacker, "--interface", NET1) == 200, 5, "it is served")
     assert status(world, attacker) == 200
     the_agent_starts_again(world, attacker)
     assert not leaves(world, attacker)
@@ -160,13 +205,45 @@ def test_a_crowd_does_not_hide_it(world, attacker, crowd, request):
     assert status(world, attacker) == 200
 
 
-def test_another_pods_address_on_it_is_no_use(world, attacker, request):
-    """Put there before anybody has looked."""
-    other = world.pods["pod-b"]
+def test_its_addresses_may_come_later(world, attacker, request):
+    """From a CNI plugin or by DHCP, when it has been there for a while. What a process adds after that is
+    not its own."""
+    request.getfixturevalue("bare_net1")
+    log = world.agents["node"].errors
+    wait_for(lambda: f"pod '{attacker.ref}' has another interface" in log(whole=True), 2, "it is heard of")
+    assert not leaves(world, attacker, configured=False)
+    configure_net1(attacker)
+    wait_for(lambda: f"pod '{attacker.ref}' has another address by now: {NET1}\n" in log(whole=True), 2,
+             "its address is")
+    done = time.monotonic() + LINK_DONE_S
+    assert status(world, attacker, "--interface", NET1) == 200
+    wait_for(lambda: time.monotonic() > done, what="nobody else configures it")
+    attacker.ip(f"addr add {OWN}/32 dev net1")
+    enrolled_again(world, attacker)
+    assert not passes(attacker, OWN)
+    the_agent_starts_again(world, attacker)
+    assert not passes(attacker, OWN)
+    assert status(world, attacker, "--interface", NET1) == 200
+    assert not leaves(world, attacker)
+
+
+def test_what_it_is_left_with_half_way_is_gone_on_with(world, attacker, request):
+    """The agent starts again while a network is still at it."""
+    request.getfixturevalue("bare_net1")
+    enrolled_again(world, attacker)
+    the_agent_starts_again(world, attacker)
+    configure_net1(attacker)
+    wait_for(lambda: status(world, attacker, "--interface", NET1) == 200, 10, "it is served")
+
+
+def test_another_pods_address_on_it_is_no_use(world, attacker, newcomer_of, request):
+    """Put there before anybody has looked. Whichever of the pods the agent takes up first."""
+    others = [world.pods["pod-a"], world.pods["pod-b"], newcomer_of(world)]
+    world.enroll(others[-1])
     world.agents["node"].kill()
     request.getfixturevalue("net1")
-    attacker.ip(f"addr add {other.ip4}/32 dev net1", f"addr add {other.ip6}/128 dev net1 nodad",
-                f"addr add {NODE_IP4}/32 dev net1")
+    attacker.ip(*(f"addr add {other.ip4}/32 dev net1" for other in others),
+                *(f"addr add {other.ip6}/128 dev net1 nodad" for other in others), f"addr add {NODE_IP4}/32 dev net1")
     world.agents["node"].start()
     world.wait_gateway_healthy()
     assert not leaves(world, attacker)
@@ -174,19 +251,23 @@ def test_another_pods_address_on_it_is_no_use(world, attacker, request):
         def forged():
             return world.metrics("node").value("sluice_guard_dropped_total", namespace=attacker.namespace,
                                                why="spoofed")
-        before = forged()
-        for stolen in (other.ip4, NODE_IP4):
+        before, n = forged(), 0
+        for stolen in (*(other.ip4 for other in others), NODE_IP4):
             attack.frame(frames.arp(1, attack.mac, stolen, stolen), dst=BROADCAST, ethertype=b"\x08\x06")
             attack.frame(frames.udp_packet(stolen, FAR_POD[4], 1, 2))
-        attack.frame(frames.udp_packet(other.ip6, FAR_POD[6], 1, 2))
+            n += 2
+        for other in others:
+            attack.frame(frames.udp_packet(other.ip6, FAR_POD[6], 1, 2))
+            n += 1
         # What the pod's own stack says in the name of these counts, too.
         try:
-            wait_for(lambda: forged() >= before + 5, what="each of them is a forged one")
+            wait_for(lambda: forged() >= before + n, what="each of them is a forged one")
         except TimeoutError:
-            raise AssertionError(f"{forged() - before:.0f} of 5 were forged ones") from None
+            raise AssertionError(f"{forged() - before:.0f} of {n} were forged ones") from None
         assert attack.arrived() == []
     assert status(world, attacker, "--interface", NET1) == 200
-    assert status(world, other) == 200
+    for other in others:
+        assert status(world, other) == 200
 
 
 @pytest.mark.usefixtures("net1")

@@ -109,7 +109,8 @@ static void test_what_is_written_is_read(void **state)
 	s.links.n_links = 2;
 	s.links.links[0] = (struct host_link){
 		.name = "eth0", .ifindex = 12, .kind = "veth", .mac = {2, 0, 0xab, 0, 0, 0xff}};
-	s.links.links[1] = (struct host_link){.name = "net1", .ifindex = 0, .kind = "macvlan"};
+	s.links.links[1] = (struct host_link){
+		.name = "net1", .ifindex = 0, .kind = "macvlan", .open_until_ms = 1ULL << 40};
 	s.links.n_addrs = 2;
 	assert_int_equal(addr_parse_ip("10.244.1.5", &s.links.addrs[0]), 0);
 	assert_int_equal(addr_parse_ip("fd00::5", &s.links.addrs[1]), 0);
@@ -136,6 +137,8 @@ static void test_what_is_written_is_read(void **state)
 	assert_string_equal(got.links.links[1].name, "net1");
 	assert_string_equal(got.links.links[1].kind, "macvlan");
 	assert_int_equal(got.links.links[0].ifindex, 12);
+	assert_int_equal(got.links.links[0].open_until_ms, 0);
+	assert_int_equal(got.links.links[1].open_until_ms, 1ULL << 40);
 	assert_memory_equal(got.links.links[0].mac, s.links.links[0].mac, 6);
 	assert_int_equal(got.links.n_addrs, 2);
 	assert_memory_equal(got.links.addrs, s.links.addrs, 2 * sizeof(s.links.addrs[0]));
@@ -238,6 +241,9 @@ static void test_corrupt(void **state)
 		     "\"mac\":\"02:00:00:00:00:0f:1\"}]"),
 		 -EBADMSG},
 		{TWO("\"links\":[{\"name\":\"eth0\"}]"), -EBADMSG},
+		{TWO("\"links\":[{\"name\":\"eth0\",\"ifindex\":7,\"kind\":\"veth\","
+		     "\"open_until_ms\":-1}]"),
+		 -EBADMSG},
 		{TWO("\"addresses\":[\"10.0.0.256\"]"), -EBADMSG},
 		{TWO("\"addresses\":[5]"), -EBADMSG},
 		{TWO("\"by_cgroup\":true"), 0},
