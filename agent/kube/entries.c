@@ -178,15 +178,6 @@ static int take_in(struct entry_store *store, struct entry_row *old, const struc
 	return ENTRY_F_CHANGED;
 }
 
-static const char *put_text(char **at, const char *text)
-{
-	size_t size = strlen(text) + 1;
-	char *copy = memcpy(*at, text, size);
-
-	*at += size;
-	return copy;
-}
-
 static struct entry_refused *new_refused(const struct kube_key *key, const json_t *meta,
 					 const char *error)
 {
@@ -202,11 +193,11 @@ static struct entry_refused *new_refused(const struct kube_key *key, const json_
 	at = refused->text;
 	*refused = (struct entry_refused){.row = {.slot = NO_SLOT, .item.key = at}};
 	refused->row.item.key_len = key->len;
-	refused->what.ns = put_text(&at, key->text);
-	refused->what.name = put_text(&at, key->text + strlen(key->text) + 1);
-	refused->what.uid = put_text(&at, uid);
-	refused->what.version = put_text(&at, version);
-	refused->what.error = put_text(&at, error);
+	refused->what.ns = kube_put_text(&at, key->text);
+	refused->what.name = kube_put_text(&at, key->text + strlen(key->text) + 1);
+	refused->what.uid = kube_put_text(&at, uid);
+	refused->what.version = kube_put_text(&at, version);
+	refused->what.error = kube_put_text(&at, error);
 	return refused;
 }
 

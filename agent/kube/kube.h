@@ -19,7 +19,8 @@ struct kube;
 
 /* A pod of this node, as the API has it. Borrowed. */
 struct kube_pod {
-	const char *ns, *name, *uid, *service_account;
+	const char *ns, *name, *service_account;
+	const char *uid; /* by which the kubelet knows it: that of a static pod is not the API's */
 	bool host_network;
 	bool enforced;      /* by its namespace */
 	bool ended;         /* Succeeded or Failed, or deleted */

@@ -6,10 +6,21 @@
  */
 #include <jansson.h>
 #include <stdbool.h>
+#include <string.h>
 
 static inline const char *kube_json_text(const json_t *object, const char *key)
 {
 	return json_string_value(json_object_get(object, key)) ?: "";
+}
+
+/* A copy at *at, which is behind it afterwards. */
+static inline const char *kube_put_text(char **at, const char *text)
+{
+	size_t size = strlen(text) + 1;
+	char *copy = memcpy(*at, text, size);
+
+	*at += size;
+	return copy;
 }
 
 static inline json_t *kube_json_meta(const json_t *object)

@@ -16,8 +16,8 @@ struct pod_facts {
 struct pod_row {
 	struct kube_item item;
 	struct pod_facts now, told; /* `now.enforced` is unused: the namespace decides */
-	bool is_told, is_mirror;
-	const char *uid, *service_account;
+	bool is_told;
+	const char *uid, *kubelet_uid, *service_account; /* kubelet_uid: "" unless it is another */
 	char text[];
 };
 
@@ -72,7 +72,7 @@ const char *pod_row_service_account(const struct pod_row *row)
 
 bool pod_row_may_be(const struct pod_row *row, const char *uid)
 {
-	return row->is_mirror || strcmp(row->uid, uid) == 0;
+	return row->kubelet_uid[0] || strcmp(row->uid, uid) == 0;
 }
 
 bool pod_row_is_told(const struct pod_row *row)
@@ -138,12 +138,13 @@ static bool has_sandbox(const json_t *status)
 	return false;
 }
 
-/* Nobody else may make one with a service account. */
-static bool is_mirror(const json_t *object)
+/* A pod of the node's own files stands in the API under another uid; there its kubelet says by
+ * which it knows it. Nobody else may make one with a service account, or say that it has run.
+ */
+static const char *mirrored_uid(const json_t *object)
 {
-	const json_t *notes = json_object_get(kube_json_meta(object), "annotations");
-
-	return json_object_get(notes, "kubernetes.io/config.mirror") != NULL;
+	return kube_json_text(json_object_get(kube_json_meta(object), "annotations"),
+			      "kubernetes.io/config.mirror");
 }
 
 /* A pod whose deadline has passed is Failed at once with some kubelets, and its processes have as
@@ -179,18 +180,22 @@ static int add(struct pod_store *store, const json_t *object, struct pod_row **r
 	const char *uid = kube_json_text(kube_json_meta(object), "uid");
 	const json_t *spec = json_object_get(object, "spec");
 	const char *account = kube_json_text(spec, "serviceAccountName");
+	const char *mirrored = mirrored_uid(object);
 	struct pod_row *row;
 	struct kube_key key;
+	char *at;
 
 	if (kube_key(kube_json_ns(object), kube_json_name(object), &key) < 0)
 		return -EINVAL;
-	row = malloc(sizeof(*row) + key.len + strlen(uid) + strlen(account) + 2);
+	row = malloc(sizeof(*row) + key.len + strlen(uid) + strlen(mirrored) + strlen(account) + 3);
 	if (!row)
 		return -ENOMEM;
-	*row = (struct pod_row){.item.key_len = key.len, .is_mirror = is_mirror(object)};
+	*row = (struct pod_row){.item.key_len = key.len};
 	row->item.key = memcpy(row->text, key.text, key.len);
-	row->uid = strcpy(row->text + key.len, uid);
-	row->service_account = strcpy(row->text + key.len + strlen(uid) + 1, account);
+	at = row->text + key.len;
+	row->uid = kube_put_text(&at, uid);
+	row->kubelet_uid = kube_put_text(&at, mirrored);
+	row->service_account = kube_put_text(&at, account);
 	kube_table_add(&store->rows, &row->item);
 	*ret = row;
 	return 0;
@@ -231,7 +236,7 @@ static void tell(struct pod_row *row, const struct pod_facts *facts, struct kube
 	*ret = (struct kube_pod){
 		.ns = kube_item_ns(&row->item),
 		.name = kube_item_name(&row->item),
-		.uid = row->uid,
+		.uid = row->kubelet_uid[0] ? row->kubelet_uid : row->uid,
 		.service_account = row->service_account,
 		.host_network = facts->host_network,
 		.enforced = facts->enforced,

@@ -12,6 +12,7 @@ from procs import wait_for
 from run import CGROUPS, make_cgroups, remove_cgroups
 
 HERE = Path(__file__).resolve().parent
+STATIC_PODS = "/etc/kubernetes/manifests"
 INTERNET = ("203.0.113.1", "2001:db8:113::1")
 # What a node itself sends from; none of its pods' packets has it.
 PUBLIC_IPS = {1: "203.0.113.101", 2: "203.0.113.102", 3: "203.0.113.10"}
@@ -45,6 +46,7 @@ def _kubelet(version, address, ca):
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
         "nodeStatusUpdateFrequency": "1s", "kubeAPIQPS": 100, "kubeAPIBurst": 200,
+        "staticPodPath": STATIC_PODS, "fileCheckFrequency": "1s",
         "registryPullQPS": 0, "eventRecordQPS": 0, **since_1_31})
 
 
@@ -90,7 +92,7 @@ class Node(Netns):
             (self.state / folder).mkdir(parents=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", self.state / "fs"], check=True)
         upper = self.state / "fs/upper"
-        for folder in ("etc/cni/net.d", "opt/cni/bin"):
+        for folder in ("etc/cni/net.d", "opt/cni/bin", STATIC_PODS.lstrip("/")):
             (upper / folder).mkdir(parents=True)
         for plugin in (self.cluster.programs / "cni").iterdir():
             # A link over file systems does not exist; these never change.
@@ -190,6 +192,14 @@ class Node(Netns):
             if condition["type"] == "Ready" and condition["status"] == "True":
                 return condition["lastHeartbeatTime"]
         return ""
+
+    def put_static_pod(self, name, manifest):
+        """For the kubelet to run by itself; None: no more."""
+        path = f"{STATIC_PODS}/{name}.json"
+        if manifest:
+            self.sh('cat >"$1.tmp"; mv "$1.tmp" "$1"', path, input=json.dumps(manifest))
+        else:
+            self.sh('rm -f "$1"', path)
 
     # ---- inside ----
 

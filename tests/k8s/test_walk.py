@@ -117,6 +117,34 @@ def test_a_pod_from_before_the_install_is_held(installed, sluice, no_leaks, node
     assert pod.get()["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
+def test_static_pods(cluster, sluice, namespace, public_ip):
+    """Of a node's own files: the API has other uids for them than the kubelet. One from before its namespace
+    was enforced is found, one of later is enrolled before it starts."""
+    node = cluster.nodes["n1"]
+
+    def start(name):
+        node.put_static_pod(name, Pod(cluster, name, namespace).manifest(restartPolicy="Always"))
+        pod = Pod(cluster, f"{name}-n1", namespace)
+        wait_for(lambda: cluster.get("pod", pod.name, namespace, missing_ok=True), 30, f"{pod.name} is in the API")
+        return pod.wait_ready()
+
+    try:
+        early = start("early")
+        assert early.curl(WWW + "/").seen_from == node.leak_address
+        sluice.enforce(namespace)
+        wait_refused(early, WWW + "/", within=20)
+        with cluster.internet.capture() as capture:
+            late = start("late")
+            assert is_refused(late.curl(WWW + "/"))
+            sluice.register("www", namespace, ["www.example.com"])
+            for pod in (early, late):
+                wait_allowed(pod, WWW + "/", public_ip, within=5)
+            assert cluster.internet.leaks(capture, gateways=[public_ip]) == []
+    finally:
+        for name in ("early", "late"):
+            node.put_static_pod(name, None)
+
+
 # ---- the walk ----
 
 def test_the_walk(cluster, sluice, namespace, public_ip):

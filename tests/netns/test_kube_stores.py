@@ -448,6 +448,7 @@ def test_an_account_is_that_of_one_pod(place):
     assert stores.ask("account shop db-0 first") == stores.ask("account shop db-0") == {"account": "old"}
     assert stores.ask("account shop db-0 second") == {"account": None}
     assert stores.ask("account shop static-node-1 hash") == {"account": "web"}
+    assert [said["uid"] for said in stores.hooks("pod") if said["name"] == "static-node-1"] == ["hash"]
     api.put("pods", pod("db-0", uid="second", serviceAccountName="new"))
     wait_for(lambda: stores.ask("account shop db-0 second") == {"account": "new"}, what="the second")
     assert stores.ask("account shop db-0 first") == {"account": None}
