@@ -72,11 +72,37 @@ static void take_pod(struct message *m)
 		pods_want(a->pods, &n->wanted);
 }
 
+/* Not refused: sluice-init itself needs it, and who may make pods has asked for it. */
+static void say_unconfined(struct cluster *c, const struct kube_pod *pod)
+{
+	struct kube_event event = {
+		.kind = "Pod",
+		.api_version = "v1",
+		.ns = pod->ns,
+		.name = pod->name,
+		.uid = "",
+		.type = "Warning",
+		.reason = "EgressNotConfined",
+		.action = "Enrol",
+		.message = "a container with NET_ADMIN (or SYS_ADMIN, or privileged) in the node's "
+			   "user namespace can get around what confines this pod: take it away, as "
+			   "Pod Security 'baseline' does, or set hostUsers: false",
+	};
+
+	log_warn(0, "pod '%s/%s': %s", pod->ns, pod->name, event.message);
+	pthread_mutex_lock(&c->lock);
+	if (c->kube)
+		kube_event(c->kube, &event);
+	pthread_mutex_unlock(&c->lock);
+}
+
 static void on_pod(void *ctx, const struct kube_pod *pod)
 {
 	struct cluster *c = ctx;
 	struct pod_news *n = calloc(1, sizeof(*n));
 
+	if (pod->unconfined)
+		say_unconfined(c, pod);
 	if (!n) {
 		log_err(-ENOMEM, "pod '%s/%s' cannot be looked after", pod->ns, pod->name);
 		return;

@@ -14,7 +14,7 @@
  * pod that add what they like. So its links stay for as long as their peers are there, wherever the
  * pod has put its own ends, and so do addresses, seen or not, until one of those links is gone. Of
  * other addresses only those are taken that are on a link whose peer came since, until that is
- * closed (open_until_ms): no pod can make one of those. `ret` may be `known`.
+ * closed (open_until_ms). `ret` may be `known`.
  *
  * What a pod makes can also be too much to read, or change all the time: then links whose peers
  * came since are found by these, and have no addresses.

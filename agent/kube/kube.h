@@ -25,6 +25,8 @@ struct kube_pod {
 	bool enforced;      /* by its namespace */
 	bool ended;         /* Succeeded or Failed, or deleted */
 	bool ready_to_find; /* some container runs or ran: there is a process to find it by */
+	bool unconfined;    /* enforced, and may get around that, by NET_ADMIN on the node's
+			       interfaces; told once */
 };
 
 enum enrol_mode {

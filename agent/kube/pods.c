@@ -4,13 +4,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/owned.h"
 #include "kube/kube_json.h"
 
 /* What a hook gets to know of a pod, but for its names, which never change. */
 struct pod_facts {
-	bool host_network, enforced, ended, ready_to_find;
+	bool host_network, enforced, ended, ready_to_find, administers;
 };
 
 struct pod_row {
@@ -158,6 +159,59 @@ static bool has_ended(const json_t *status)
 	       !runs_now(status);
 }
 
+/* With or without CAP_, in whatever case: runtimes are not strict. */
+static bool is_administrative(const char *capability)
+{
+	static const char *const names[] = {"NET_ADMIN", "SYS_ADMIN", "ALL"};
+
+	if (strncasecmp(capability, "CAP_", 4) == 0)
+		capability += 4;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcasecmp(capability, names[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool container_administers(const json_t *container)
+{
+	const json_t *context = json_object_get(container, "securityContext"), *capability;
+	const json_t *added = json_object_get(json_object_get(context, "capabilities"), "add");
+	size_t i;
+
+	json_array_foreach(added, i, capability)
+	{
+		if (is_administrative(json_string_value(capability) ?: ""))
+			return true;
+	}
+	return kube_json_bool(context, "privileged", false);
+}
+
+/* May a container of it that stays change interfaces of the node? Those of a user namespace of its
+ * own may not.
+ */
+static bool administers(const json_t *spec)
+{
+	static const char *const names[] = {"containers", "initContainers", "ephemeralContainers"};
+
+	if (!kube_json_bool(spec, "hostUsers", true))
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		const json_t *containers = json_object_get(spec, names[i]), *container;
+		size_t k;
+
+		json_array_foreach(containers, k, container)
+		{
+			bool ends = i == 1 && strcmp(kube_json_text(container, "restartPolicy"),
+						     "Always") != 0;
+
+			if (!ends && container_administers(container))
+				return true;
+		}
+	}
+	return false;
+}
+
 static struct pod_facts facts_of(const json_t *object)
 {
 	const json_t *spec = json_object_get(object, "spec");
@@ -170,6 +224,7 @@ static struct pod_facts facts_of(const json_t *object)
 		.host_network = kube_json_bool(spec, "hostNetwork", false),
 		.ended = has_ended(status),
 		.ready_to_find = ran,
+		.administers = administers(spec),
 	};
 }
 
@@ -226,11 +281,19 @@ void pod_store_remove(struct pod_store *store, struct pod_row *row)
 static bool is_same(const struct pod_facts *a, const struct pod_facts *b)
 {
 	return a->host_network == b->host_network && a->enforced == b->enforced &&
-	       a->ended == b->ended && a->ready_to_find == b->ready_to_find;
+	       a->ended == b->ended && a->ready_to_find == b->ready_to_find &&
+	       a->administers == b->administers;
+}
+
+static bool is_unconfined(const struct pod_facts *facts)
+{
+	return facts->enforced && facts->administers && !facts->ended;
 }
 
 static void tell(struct pod_row *row, const struct pod_facts *facts, struct kube_pod *ret)
 {
+	bool known = row->is_told && is_unconfined(&row->told);
+
 	row->told = *facts;
 	row->is_told = true;
 	*ret = (struct kube_pod){
@@ -242,6 +305,7 @@ static void tell(struct pod_row *row, const struct pod_facts *facts, struct kube
 		.enforced = facts->enforced,
 		.ended = facts->ended,
 		.ready_to_find = facts->ready_to_find,
+		.unconfined = is_unconfined(facts) && !known,
 	};
 }
 

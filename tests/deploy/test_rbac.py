@@ -21,7 +21,8 @@ USED = {
     ("sluice-node", "", "endpoints", NAMESPACE): {
         "list": "the same on servers without slices", "watch": "the same"},
     ("sluice-node", "", "events", EVERYWHERE): {
-        "create": "EgressDenied on pods, what is wrong with a ServiceEntry", "patch": "one more of the same"},
+        "create": "EgressDenied and EgressNotConfined on pods, what is wrong with a ServiceEntry",
+        "patch": "one more of the same"},
     ("sluice-gateway", "networking.istio.io", "serviceentries", EVERYWHERE): {
         "list": "the registry", "watch": "changes of it within a second"},
     ("sluice-gateway", "", "nodes", EVERYWHERE): {

@@ -87,10 +87,10 @@ static void on_entries(void *ctx)
 static void on_pod(void *ctx, const struct kube_pod *pod)
 {
 	(void)ctx;
-	say(json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "on", "pod", "ns", pod->ns,
-		      "name", pod->name, "uid", pod->uid, "account", pod->service_account,
+	say(json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b}", "on", "pod", "ns",
+		      pod->ns, "name", pod->name, "uid", pod->uid, "account", pod->service_account,
 		      "host_network", pod->host_network, "enforced", pod->enforced, "ended",
-		      pod->ended, "ready", pod->ready_to_find));
+		      pod->ended, "ready", pod->ready_to_find, "unconfined", pod->unconfined));
 }
 
 static void on_pods_synced(void *ctx)

@@ -455,6 +455,48 @@ def test_an_account_is_that_of_one_pod(place):
     stores.end()
 
 
+def container(*capabilities, **context):
+    return {"name": "c", "securityContext": {"capabilities": {"add": list(capabilities)}, **context}}
+
+
+RIGHTS = [  # what is in a pod's spec, and whether it may get around being enforced
+    ({"containers": [container()]}, False),
+    ({"containers": [container("NET_RAW", "NET_BIND_SERVICE")]}, False),
+    ({"containers": [container(), container("NET_RAW", "NET_ADMIN")]}, True),
+    ({"containers": [container("cap_sys_admin")]}, True),
+    ({"containers": [container("ALL")]}, True),
+    ({"containers": [container(privileged=True)]}, True),
+    ({"containers": [container("NET_ADMIN")], "hostUsers": False}, False),
+    ({"containers": [container()], "initContainers": [container("NET_ADMIN")]}, False),
+    ({"containers": [container()], "initContainers": [container("NET_ADMIN") | {"restartPolicy": "Always"}]}, True),
+    ({"containers": [container()], "ephemeralContainers": [container("NET_ADMIN")]}, True),
+    ({"containers": [{"name": "c", "securityContext": {"capabilities": "ALL"}}, 7, None]}, False),
+]
+
+
+def test_who_may_get_around_it_is_told(place):
+    """Once; of enforced pods only."""
+    api = place.api()
+    api.put("namespaces", namespace("shop"))
+    for n, (spec, _) in enumerate(RIGHTS):
+        api.put("pods", pod(f"p{n}", **spec))
+    stores = place.stores(api, node="node-1")
+    stores.wait_hook("pods_synced")
+    assert not any(said["unconfined"] for said in stores.hooks("pod"))
+    since = stores.mark()
+    api.put("namespaces", namespace("shop", ENFORCED))
+    for n in range(len(RIGHTS)):
+        stores.wait_hook("pod", is_pod(f"p{n}", enforced=True), since)
+    assert [next(said["unconfined"] for said in stores.hooks("pod", since) if said["name"] == f"p{n}")
+            for n in range(len(RIGHTS))] == [want for _, want in RIGHTS]
+    since = stores.mark()
+    api.put("pods", pod("p2", phase="Succeeded", **RIGHTS[2][0]))
+    api.put("pods", pod("p0", ephemeralContainers=[container("NET_ADMIN")], **RIGHTS[0][0]))  # kubectl debug
+    stores.wait_hook("pod", is_pod("p0", unconfined=True), since)
+    assert not stores.wait_hook("pod", is_pod("p2", ended=True), since)["unconfined"]
+    stores.end()
+
+
 def test_a_label_flips(place):
     """A namespace becomes enforced, and is not any more: its pods are told of each time, no others."""
     api = place.api()

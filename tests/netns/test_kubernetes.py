@@ -270,6 +270,17 @@ def test_a_pod_is_not_the_one_before(world, cluster, new_pod):
     assert shown(world, pod)["service_account"] == "buyer"
 
 
+def test_a_pod_that_may_get_around_it_has_an_event(world, cluster, new_pod):
+    pod = new_pod("shop/admin")
+    cluster.pod(pod, containers=[{"name": "c", "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}])
+    api = cluster.apis["node"]
+    event = wait_for(lambda: next((e for e in api.written() if e["reason"] == "EgressNotConfined"), None), 10,
+                     "an Event")
+    assert event["involvedObject"]["name"] == "admin" and event["type"] == "Warning"
+    assert "NET_ADMIN" in event["message"]
+    assert "pod 'shop/admin': a container with NET_ADMIN" in world.agents["node"].errors(whole=True)
+
+
 def test_others_pass(world, cluster, new_pod):
     """Not labelled; and excluded by the configuration, whatever its labels."""
     for ref in ("lab/free", "infra/free2"):
