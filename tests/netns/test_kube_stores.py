@@ -397,7 +397,7 @@ def test_pods_of_this_node(place):
     pods = {said["name"]: said for said in stores.hooks("pod")}
     assert set(pods) == {"web", "host", "done"}
     assert pods["web"] == {"on": "pod", "ns": "shop", "name": "web", "uid": "uid-of-web", "account": "web",
-                           "host_network": False, "enforced": True, "ended": False, "ready": False}
+                           "host_network": False, "enforced": True, "ended": False, "unconfined": False, "ready": False}
     assert pods["host"]["host_network"] and not pods["host"]["enforced"]
     assert pods["done"]["ended"]
     assert stores.ask("account shop web") == {"account": "web"}
