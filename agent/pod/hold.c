@@ -316,8 +316,8 @@ static void say_repaired(struct pods *pods, struct pod *pod, const char *what)
 }
 
 /* Guards around the links that came since; what is captured already goes on. */
-static int hold_links(struct pods *pods, struct pod *pod, int netns_fd,
-		      char error[static ENROL_ERROR_MAX])
+static int guard_links(struct pods *pods, struct pod *pod, int netns_fd,
+		       char error[static ENROL_ERROR_MAX])
 {
 	const struct pod_links *links = &pod->state.links;
 	bool steered = pod->state.backend == REDIRECT_EBPF;
@@ -353,18 +353,15 @@ static void say_what_came(const struct pod *pod, const struct pod_links *before)
 	}
 }
 
-/* A pod may get another interface while it lives (Multus, a second network). 1: it did, or that has
- * addresses by now.
- */
-static int take_new_links(struct pods *pods, struct pod *pod, int netns_fd,
-			  char error[static ENROL_ERROR_MAX])
+/* A pod may get another interface while it lives (Multus, a second network). */
+int hold_links(struct pods *pods, struct pod *pod, int netns_fd, char error[static ENROL_ERROR_MAX])
 {
 	struct pod_links before = pod->state.links;
 	int r = links_look(pods, pod, netns_fd, error);
 
 	if (r <= 0)
 		return r;
-	r = hold_links(pods, pod, netns_fd, error);
+	r = guard_links(pods, pod, netns_fd, error);
 	if (r < 0) {
 		pod->state.links = before; /* the next time it is news again */
 		return r;
@@ -379,7 +376,7 @@ int hold_repair(struct pods *pods, struct pod *pod, int netns_fd,
 {
 	int r, done = 0;
 
-	r = take_new_links(pods, pod, netns_fd, error);
+	r = hold_links(pods, pod, netns_fd, error);
 	if (r < 0)
 		return r;
 	if (around_verify(pods, pod) < 0) {

@@ -202,19 +202,6 @@ static void pace(struct pods *pods, struct pod *pod, bool repaired)
 	pod->not_before_ms = loop_now_ms(pods->loop) + pod->wait_ms;
 }
 
-/* No address that comes to an interface is heard of. */
-void pods_look_again(struct pods *pods, struct pod *pod)
-{
-	uint64_t now = loop_now_ms(pods->loop);
-
-	if (!pod_links_are_open(&pod->state.links, now))
-		return;
-	pod->dirty = true;
-	if (pod->not_before_ms < now + OPEN_LOOK_MS)
-		pod->not_before_ms = now + OPEN_LOOK_MS;
-	pods_soon(pods);
-}
-
 /* Logs. 1: something was not as it should be. -errno. */
 static int put_right(struct pods *pods, struct pod *pod, int netns_fd)
 {
@@ -249,9 +236,20 @@ static int look_after(struct pods *pods, struct pod *pod)
 	else
 		r = put_right(pods, pod, fd);
 	pace(pods, pod, r != 0);
-	pods_look_again(pods, pod);
 	pod->failed = r < 0;
 	return r < 0 ? r : 0;
+}
+
+/* No address that comes to an interface is heard of. What fails is tried, and told of, like the
+ * rest.
+ */
+static void look_at_links(struct pods *pods, struct pod *pod)
+{
+	OWNED_FD int fd = pod_open_netns(&pod->state);
+	char error[ENROL_ERROR_MAX];
+
+	pod->links_at_ms = loop_now_ms(pods->loop) + OPEN_LOOK_MS;
+	pod->dirty |= fd < 0 || hold_links(pods, pod, fd, error) < 0;
 }
 
 /* The process by which its namespace was found has ended; others may be left in it. */
@@ -334,18 +332,28 @@ static void look_after_some(struct pods *pods)
 	}
 }
 
+static bool is_open(const struct pods *pods, const struct pod *pod)
+{
+	return pod->held && pod_links_are_open(&pod->state.links, loop_now_ms(pods->loop));
+}
+
 /* Milliseconds until the next one may be looked at; 0: there is none. */
 static uint64_t look_after_dirty(struct pods *pods)
 {
 	uint64_t now = loop_now_ms(pods->loop), next = 0;
 
 	for (struct pod *p = pods->list; p; p = p->next) {
-		if (!p->dirty || p->ghost)
+		uint64_t due;
+
+		if (p->ghost)
 			continue;
-		if (now >= p->not_before_ms)
+		if (p->dirty && now >= p->not_before_ms)
 			look_after(pods, p);
-		else if (next == 0 || p->not_before_ms - now < next)
-			next = p->not_before_ms - now;
+		else if (is_open(pods, p) && now >= p->links_at_ms)
+			look_at_links(pods, p);
+		due = p->dirty ? p->not_before_ms : is_open(pods, p) ? p->links_at_ms : now;
+		if (due > now && (next == 0 || due - now < next))
+			next = due - now;
 	}
 	return next;
 }
@@ -439,7 +447,6 @@ static void adopt(struct pods *pods, struct pod *pod)
 	log_info("pod '%s/%s' is enrolled again ('%s', %s)", pod->state.pod.ns, pod->state.pod.name,
 		 pod->state.netns, redirect_backend_str(pod->state.backend));
 	pods_save(pods, pod);
-	pods_look_again(pods, pod);
 }
 
 static void adopt_all(struct pods *pods)
@@ -583,6 +590,7 @@ static int start(struct pods *pods, const struct pods_config *config)
 	/* All are known before the first is looked at: no other's address is taken for its own. */
 	adopt_all(pods);
 	around_settle(pods);
+	pods_soon(pods);
 	timer_start(pods->loop, &pods->tick, TICK_MS);
 	return 0;
 }

@@ -34,6 +34,7 @@ struct pod {
 	uint64_t repairs;
 	uint64_t not_before_ms; /* of the next repair: who undoes it again and again has to wait */
 	unsigned wait_ms;
+	uint64_t links_at_ms;      /* of the next look at an interface that is open */
 	uint64_t serial;           /* never used again, unlike the pod's address in memory */
 	unsigned lines;            /* of the access log that its refusals may still have */
 	uint64_t lines_full_ms;    /* when they were filled up last */
@@ -112,10 +113,7 @@ void pods_forget(struct pods *pods, struct pod *pod, const char *why);
 int pod_open_netns(const struct pod_state *state);
 void pod_become_ghost(struct pods *pods, struct pod *pod);
 bool pod_path_leads_to(const char *path, dev_t dev, ino_t ino);
-void pods_soon(struct pods *pods); /* look after what is dirty */
-
-/* It is looked after soon, and again, while it has an interface that is not configured yet. */
-void pods_look_again(struct pods *pods, struct pod *pod);
+void pods_soon(struct pods *pods); /* look after what is dirty, or has an interface that is open */
 
 /* ---- requests.c ---- */
 
@@ -135,6 +133,12 @@ int hold(struct pods *pods, struct pod *pod, int netns_fd, char error[static ENR
 /* 1: something was not as it should be and has been put right. Logs. -errno. */
 int hold_repair(struct pods *pods, struct pod *pod, int netns_fd,
 		char error[static ENROL_ERROR_MAX]);
+
+/* Another interface, or more of one that is still open, gets its guard. Logs what came. 1:
+ * something did. -errno.
+ */
+int hold_links(struct pods *pods, struct pod *pod, int netns_fd,
+	       char error[static ENROL_ERROR_MAX]);
 
 /* The pod is enrolled once more: another interface may have come, and rules of sluice-init. */
 int hold_again(struct pods *pods, struct pod *pod, int netns_fd,

@@ -121,6 +121,7 @@ static int enrol_new(struct pods *pods, const struct enrol_request *q, const str
 		pods_release(pods, pod);
 	if (r < 0)
 		return r;
+	pods_soon(pods);
 	forget_ghosts(pods, pod);
 	return 0;
 }
@@ -137,7 +138,7 @@ static int enrol_again(struct pods *pods, struct pod *pod, const struct enrol_re
 	if (r < 0)
 		return pods_refuse(&q->pod, r, error, "%.200s", why);
 	pod->failed = false;
-	pods_look_again(pods, pod);
+	pods_soon(pods);
 	if (strcmp(s->netns, what->path) == 0 &&
 	    (!q->container[0] || strcmp(s->container, q->container) == 0))
 		return 0;
