@@ -24,8 +24,9 @@
 #define FORWARD_PRIORITY (NF_IP_PRI_MANGLE - 50)
 
 /* What the node itself sends with a pod's address: IPVS, which takes a pod's packet off the input
- * hook, rewrites its destination and sends it from there, and transparent proxies. After the
- * rewriting of destinations (-100).
+ * hook, rewrites its destination and sends it from there, and transparent proxies. And what it says
+ * of a pod that does not answer for its link address any more, to whoever a captured connection was
+ * meant for: the agent answers in that one's name. After the rewriting of destinations (-100).
  */
 #define OUTPUT_PRIORITY NF_IP_PRI_FILTER
 
@@ -60,7 +61,10 @@ enum forward_match {
 	UNROUTED = 1 << 9, /* hop limit 255: no router has had it, nor has this one */
 	DST_LINK = 1 << 10,
 	DST_LINK_GROUP = 1 << 11,
-	MATCH_END_ = 1 << 12,
+	UNREACHABLE = 1 << 12, /* ICMP: the host that is named in it cannot be reached */
+	NAMES_CLUSTER = 1 << 13,
+	DST_NO_CLUSTER = 1 << 14,
+	MATCH_END_ = 1 << 15,
 };
 
 enum forward_action {
@@ -88,6 +92,8 @@ static const struct forward_rule {
 	{FORWARD, V4, DST_POD, JUDGE_TO_POD},
 	{FORWARD, V6, DST_POD, JUDGE_TO_POD},
 
+	{OUTPUT, V4, UNREACHABLE | NAMES_CLUSTER | DST_NO_CLUSTER, DROP},
+	{OUTPUT, V6, UNREACHABLE | NAMES_CLUSTER | DST_NO_CLUSTER, DROP},
 	{OUTPUT, V4, SRC_POD, JUDGE_FROM_POD},
 	{OUTPUT, V6, SRC_POD, JUDGE_FROM_POD},
 
@@ -134,13 +140,16 @@ static const struct tunnel {
 struct place {
 	uint32_t src, dst, len; /* of addresses in the network header */
 	const char *pods, *cluster;
-	uint8_t nfproto;
+	uint8_t nfproto, icmp;
+	uint8_t unreachable[2]; /* type and code (RFC 792, RFC 4443 3.1) */
 };
 
 static const struct place places[] = {
-	[V4] = {12, 16, 4, "pods4", "cluster4", NFPROTO_IPV4},
-	[V6] = {8, 24, 16, "pods6", "cluster6", NFPROTO_IPV6},
+	[V4] = {12, 16, 4, "pods4", "cluster4", NFPROTO_IPV4, IPPROTO_ICMP, {3, 1}},
+	[V6] = {8, 24, 16, "pods6", "cluster6", NFPROTO_IPV6, IPPROTO_ICMPV6, {1, 3}},
 };
+
+#define ICMP_HEADER 8 /* then the packet that it is about */
 
 static void match_addr(struct nft_make *m, uint32_t offset, uint32_t len, const char *set)
 {
@@ -180,6 +189,20 @@ static void match_nd(struct nft_make *m)
 	nft_compare_u8(m, NFT_CMP_LTE, 136);
 }
 
+static void match_unreachable(struct nft_make *m, const struct place *at)
+{
+	match_protocol(m, at->icmp);
+	nft_load_payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2, 0);
+	nft_compare(m, NFT_CMP_EQ, at->unreachable, 2);
+}
+
+/* As the destination of the packet that could not be sent. */
+static void match_named(struct nft_make *m, const struct place *at)
+{
+	nft_load_payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, ICMP_HEADER + at->dst, at->len, 0);
+	nft_look_up(m, at->cluster, 0);
+}
+
 static void add_match(struct nft_make *m, const struct place *at, enum forward_match match)
 {
 	static const uint8_t link_mask[] = {0xff, 0xc0}, link[] = {0xfe, 0x80};
@@ -214,6 +237,13 @@ static void add_match(struct nft_make *m, const struct place *at, enum forward_m
 		return match_dst6(m, link_mask, link);
 	case DST_LINK_GROUP:
 		return match_dst6(m, group_mask, group);
+	case UNREACHABLE:
+		return match_unreachable(m, at);
+	case NAMES_CLUSTER:
+		return match_named(m, at);
+	case DST_NO_CLUSTER:
+		nft_load_payload(m, NFT_PAYLOAD_NETWORK_HEADER, at->dst, at->len, 0);
+		return nft_look_up(m, at->cluster, NFT_LOOKUP_F_INV);
 	case MATCH_END_:
 		break;
 	}

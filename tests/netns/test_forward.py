@@ -114,6 +114,45 @@ def test_a_service_that_leads_outside(wired, v, kind):
         assert reaches(wired.pod_a, SERVICE_IN[v], PORT, kind)
 
 
+NOBODY = {4: "10.244.1.250", 6: "fd00:10:244:1::250"}  # of the pods' network
+TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}  # IP_TRANSPARENT, IPV6_TRANSPARENT
+RECVERR = {4: (socket.IPPROTO_IP, 11), 6: (socket.IPPROTO_IPV6, 25)}  # IP_RECVERR, IPV6_RECVERR
+
+
+def answer_in_the_name_of(wired, v, client, pod):
+    """As the agent does, whose listener is on the node; to a pod that is not there any more. Until the node
+    has given up to ask for its link address."""
+    with wired.node.socket(socket.AF_INET6 if v == 6 else socket.AF_INET, UDP) as sock:
+        sock.setsockopt(*TRANSPARENT[v], 1)
+        sock.bind((client, 443))
+        sock.sendto(b"answer", (pod, 40000))
+        wait_for(lambda: "FAILED" in wired.node.run(["ip", "neigh", "show", pod]).stdout, 10, "nobody has it")
+
+
+@both
+def test_nobody_outside_is_told_that_a_pod_is_gone(wired, v):
+    """Whom a captured connection was meant for would be, by ICMP: in its name the pod was answered."""
+    told = {4: 1, 6: 58}[v]
+    with captured(wired.world) as arrived:
+        answer_in_the_name_of(wired, v, CLIENT[v], NOBODY[v])
+        wait_for(lambda: [p for p in arrived(NODE_WAN[v]) if p.proto == told and p.dst == CLIENT[v]], 5,
+                 "without the guard it is told")
+    wired.node.ip(f"neigh flush to {NOBODY[v]}")
+    wired.guard()
+    before = wired.forward.dropped()
+    with captured(wired.world) as arrived:
+        answer_in_the_name_of(wired, v, CLIENT[v], NOBODY[v])
+        wait_for(lambda: wired.forward.dropped() > before, 5, "the node's word is dropped")
+        assert [p for p in arrived(NODE_WAN[v]) if p.dst == CLIENT[v]] == []
+    with wired.node.socket(socket.AF_INET6 if v == 6 else socket.AF_INET, UDP) as sock:  # who is of the cluster is
+        sock.settimeout(10)
+        sock.setsockopt(*RECVERR[v], 1)
+        sock.connect((NOBODY[v].replace("250", "251"), 40000))
+        sock.send(b"question")
+        with pytest.raises(OSError, match="No route to host"):
+            sock.recv(100)
+
+
 def test_masqueraded_pods_are_known_by_their_own_address(wired):
     nft(wired.node, "table ip masq { chain post { type nat hook postrouting priority srcnat; "
                     "oifname wan0 masquerade; }; }")
