@@ -126,29 +126,113 @@ int disk_sync(int dirfd)
 	return fsync(dirfd) < 0 ? -errno : 0;
 }
 
-int disk_write(const char *path, const void *text, size_t len, mode_t mode, uid_t uid, gid_t gid)
+struct place {
+	int dirfd; /* owned */
+	char name[NAME_MAX + 1], tmp[NAME_MAX + 1];
+};
+
+static void close_place(struct place *p)
 {
-	char folder[PATH_MAX], file[PATH_MAX], tmp[NAME_MAX + 1];
-	OWNED_FD int dirfd = -1;
-	const char *name;
-	int r;
+	owned_close(&p->dirfd);
+}
+
+static int open_place(const char *path, struct place *ret)
+{
+	char folder[PATH_MAX], file[PATH_MAX];
 
 	snprintf(folder, sizeof(folder), "%s", path);
 	snprintf(file, sizeof(file), "%s", path);
-	name = basename(file);
-	if (snprintf(tmp, sizeof(tmp), ".%s" DISK_SUFFIX_TMP, name) >= (int)sizeof(tmp))
+	snprintf(ret->name, sizeof(ret->name), "%s", basename(file));
+	if (snprintf(ret->tmp, sizeof(ret->tmp), ".%s" DISK_SUFFIX_TMP, ret->name) >=
+	    (int)sizeof(ret->tmp))
 		return -ENAMETOOLONG;
-	dirfd = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dirfd < 0)
-		return -errno;
-	r = write_tmp(dirfd, tmp, text, len, mode, uid, gid);
-	if (r == 0 && renameat(dirfd, tmp, dirfd, name) < 0)
+	ret->dirfd = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return ret->dirfd < 0 ? -errno : 0;
+}
+
+int disk_write(const char *path, const void *text, size_t len, mode_t mode, uid_t uid, gid_t gid)
+{
+	OWNED(close_place) struct place p = {.dirfd = -1};
+	int r = open_place(path, &p);
+
+	if (r < 0)
+		return r;
+	r = write_tmp(p.dirfd, p.tmp, text, len, mode, uid, gid);
+	if (r == 0 && renameat(p.dirfd, p.tmp, p.dirfd, p.name) < 0)
 		r = -errno;
 	if (r < 0) {
-		unlinkat(dirfd, tmp, 0);
+		unlinkat(p.dirfd, p.tmp, 0);
 		return r;
 	}
-	return disk_sync(dirfd);
+	return disk_sync(p.dirfd);
+}
+
+/* ---- what was read ---- */
+
+static int write_tmp_like(const struct place *p, const struct disk_file *was, const void *text,
+			  size_t len)
+{
+	return write_tmp(p->dirfd, p->tmp, text, len, was->st.st_mode, was->st.st_uid,
+			 was->st.st_gid);
+}
+
+int disk_copy(const char *path, const struct disk_file *was)
+{
+	OWNED(close_place) struct place p = {.dirfd = -1};
+	int r = open_place(path, &p);
+
+	if (r < 0)
+		return r;
+	r = write_tmp_like(&p, was, was->text, was->len);
+	if (r == 0 && linkat(p.dirfd, p.tmp, p.dirfd, p.name, 0) < 0)
+		r = -errno;
+	unlinkat(p.dirfd, p.tmp, 0);
+	return r < 0 ? r : disk_sync(p.dirfd);
+}
+
+bool disk_is_same(int dirfd, const char *name, const struct disk_file *was)
+{
+	OWNED(disk_file_done) struct disk_file f = {0};
+
+	return disk_read(dirfd, name, was->len, &f) == 0 && f.len == was->len &&
+	       memcmp(f.text, was->text, f.len) == 0;
+}
+
+static int exchange(const struct place *p)
+{
+	return renameat2(p->dirfd, p->tmp, p->dirfd, p->name, RENAME_EXCHANGE) < 0 ? -errno : 0;
+}
+
+/* What is there is taken out before it is looked at: nobody can change it in between. */
+static int put(const struct place *p, const struct disk_file *was)
+{
+	int r = exchange(p);
+
+	if (r == -ENOENT)
+		return -ESTALE;
+	if (r == -EINVAL || r == -ENOSYS) { /* not every file system can */
+		if (!disk_is_same(p->dirfd, p->name, was))
+			return -ESTALE;
+		return renameat(p->dirfd, p->tmp, p->dirfd, p->name) < 0 ? -errno : 0;
+	}
+	if (r < 0 || disk_is_same(p->dirfd, p->tmp, was))
+		return r;
+	r = exchange(p);
+	return r < 0 && r != -ENOENT ? r : -ESTALE;
+}
+
+int disk_rewrite(const struct disk_file *was, const void *text, size_t len)
+{
+	OWNED(close_place) struct place p = {.dirfd = -1};
+	int r = open_place(was->path, &p);
+
+	if (r < 0)
+		return r == -ENOENT ? -ESTALE : r;
+	r = write_tmp_like(&p, was, text, len);
+	if (r == 0)
+		r = put(&p, was);
+	unlinkat(p.dirfd, p.tmp, 0);
+	return r < 0 ? r : disk_sync(p.dirfd);
 }
 
 /* ---- names ---- */

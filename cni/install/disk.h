@@ -5,6 +5,7 @@
  * at all, and keeps its mode and owner. Does not log.
  */
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/stat.h>
 
@@ -28,6 +29,18 @@ int disk_read(int dirfd, const char *name, size_t max, struct disk_file *ret);
 
 /* Replaces what is at `path`, or makes it, by a temporary file beside it. -errno. */
 int disk_write(const char *path, const void *text, size_t len, mode_t mode, uid_t uid, gid_t gid);
+
+/* A copy of what was read, at `path`. -EEXIST when something is there; -errno. */
+int disk_copy(const char *path, const struct disk_file *was);
+
+/* Over a file that has been read, with its mode and owner. -ESTALE: by now it says
+ * something else, or is gone, and stays so. (Who writes into it in place at that very moment writes
+ * to the old one, where the file system cannot exchange files: in the moment before, too.) -errno.
+ */
+int disk_rewrite(const struct disk_file *was, const void *text, size_t len);
+
+/* Does the file of that name say what this one did? */
+bool disk_is_same(int dirfd, const char *name, const struct disk_file *was);
 
 /* On disk is what was done in the folder. -errno. */
 int disk_sync(int dirfd);

@@ -15,12 +15,14 @@
 #include "install/disk.h"
 
 #define CONF_MAX     (1024 * 1024)
+#define ATTEMPTS     5               /* while somebody else writes */
 #define SAVED_SUFFIX ".sluice-saved" /* what a list of ours stands for; no runtime reads it */
 
 struct folder {
 	const char *path;
 	int fd;
-	char *why; /* DISK_WHY_MAX */
+	char *why;  /* DISK_WHY_MAX */
+	bool stale; /* somebody wrote at the same time: it has to be looked at again */
 };
 
 static struct span text_of(const struct disk_file *f)
@@ -84,7 +86,8 @@ static enum folder_state extend(struct folder *dir, const char *name, const stru
 					    : strerrordesc_np(-r));
 	if (strcmp(text, f->text) == 0)
 		return FOLDER_DONE;
-	r = write_like(f->path, text, &f->st);
+	r = disk_rewrite(f, text, strlen(text));
+	dir->stale = r == -ESTALE;
 	if (r < 0)
 		return failed(dir, "cannot write '%s/%s': %s", dir->path, name,
 			      strerrordesc_np(-r));
@@ -118,19 +121,35 @@ static bool may_replace(const struct folder *dir, const char *list, const char *
 	return stands_for(&f, conf) || (exists(dir, saved) && conf_has_entry(text_of(&f)));
 }
 
+/* Somebody had written it anew, and that was put aside: it is to be converted, too. */
+static int give_back(const struct folder *dir, const char *name, const char *saved)
+{
+	OWNED(disk_file_done) struct disk_file newer = {0};
+	char path[PATH_MAX];
+	int r = disk_read(dir->fd, saved, CONF_MAX, &newer);
+
+	if (r == 0 && snprintf(path, sizeof(path), "%s/%s", dir->path, name) >= (int)sizeof(path))
+		r = -ENAMETOOLONG;
+	if (r == 0)
+		r = disk_copy(path, &newer);
+	return r < 0 && r != -EEXIST ? r : -ESTALE; /* there: that is newer still */
+}
+
 /* The new one first: at no moment there is none, and until the old one is gone, that one is taken.
  */
 static int put_in_place(const struct folder *dir, const char *name, const char *list,
-			const char *saved, const char *text, const struct stat *like)
+			const char *saved, const char *text, const struct disk_file *f)
 {
 	char path[PATH_MAX];
 	int r;
 
 	if (snprintf(path, sizeof(path), "%s/%s", dir->path, list) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
-	r = write_like(path, text, like);
+	r = write_like(path, text, &f->st);
 	if (r == 0 && renameat(dir->fd, name, dir->fd, saved) < 0)
-		r = -errno;
+		r = errno == ENOENT ? -ESTALE : -errno;
+	if (r == 0 && !disk_is_same(dir->fd, saved, f))
+		r = give_back(dir, name, saved);
 	return r < 0 ? r : disk_sync(dir->fd);
 }
 
@@ -149,7 +168,8 @@ static enum folder_state convert(struct folder *dir, const char *name, const str
 			      "one of them",
 			      dir->path, name, list);
 	if (r == 0)
-		r = put_in_place(dir, name, list, saved, text, &f->st);
+		r = put_in_place(dir, name, list, saved, text, f);
+	dir->stale = r == -ESTALE;
 	if (r < 0)
 		return failed(dir, "cannot make '%s/%s' of '%s': %s", dir->path, list, name,
 			      strerrordesc_np(-r));
@@ -205,7 +225,8 @@ static int is_candidate(const char *name)
 	return conf_is_candidate(name);
 }
 
-enum folder_state folder_install(const char *path, const char *entry, char why[static DISK_WHY_MAX])
+static enum folder_state install_once(const char *path, const char *entry,
+				      char why[static DISK_WHY_MAX], bool *ret_stale)
 {
 	OWNED_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct folder dir = {.path = path, .fd = fd, .why = why};
@@ -220,23 +241,46 @@ enum folder_state folder_install(const char *path, const char *entry, char why[s
 		state = try_file(&dir, names.v[i], entry);
 	if (state == FOLDER_EMPTY && !why[0])
 		snprintf(why, DISK_WHY_MAX, "there is no configuration in '%s' yet", path);
+	*ret_stale = dir.stale;
+	return state;
+}
+
+enum folder_state folder_install(const char *path, const char *entry, char why[static DISK_WHY_MAX])
+{
+	bool stale = true;
+	enum folder_state state = FOLDER_FAILED;
+
+	for (int i = 0; i < ATTEMPTS && stale; i++) {
+		stale = false;
+		state = install_once(path, entry, why, &stale);
+	}
 	return state;
 }
 
 /* ---- out of all of them ---- */
 
+static int rewrite_without(const struct disk_file *f)
+{
+	OWNED_MEM char *text = NULL;
+	int r = conf_without(text_of(f), &text);
+
+	return r < 0 ? r : disk_rewrite(f, text, strlen(text));
+}
+
 static int remove_entry(const struct folder *dir, const char *name)
 {
-	OWNED(disk_file_done) struct disk_file f = {0};
-	OWNED_MEM char *text = NULL;
-	int r = disk_read(dir->fd, name, CONF_MAX, &f);
+	int r = -ESTALE;
 
-	if (r < 0 || !conf_has_entry(text_of(&f)))
-		return r < 0 && r != -ENOENT ? log_err(r, "cannot read '%s/%s'", dir->path, name)
-					     : 0;
-	r = conf_without(text_of(&f), &text);
-	if (r == 0)
-		r = write_like(f.path, text, &f.st);
+	for (int i = 0; i < ATTEMPTS && r == -ESTALE; i++) {
+		OWNED(disk_file_done) struct disk_file f = {0};
+
+		r = disk_read(dir->fd, name, CONF_MAX, &f);
+		if (r < 0 && r != -ENOENT)
+			return log_err(r, "cannot read '%s/%s'", dir->path, name);
+		if (r < 0 || !conf_has_entry(text_of(&f)))
+			return 0;
+		r = rewrite_without(&f);
+	}
 	if (r < 0)
 		return log_err(r, "cannot take " CONF_TYPE " out of '%s/%s'", dir->path, name);
 	log_info("'%s/%s': " CONF_TYPE " is taken out", dir->path, name);

@@ -199,6 +199,14 @@ def test_kubectl_sluice(cluster, sluice, enforced, no_leaks):
     assert sluice.kubectl_sluice("pods", "--node", "n9").returncode != 0
 
 
+def test_who_may_get_around_it_is_named(cluster, sluice, enforced):
+    manifest = Pod(cluster, "admin", enforced).manifest("n2")
+    manifest["spec"]["containers"][0]["securityContext"] = {"capabilities": {"add": ["NET_ADMIN"]}}
+    cluster.apply(manifest, Pod(cluster, "web", enforced).manifest("n2"))
+    wait_for(lambda: sluice.events(enforced, "EgressNotConfined"), 30, "there is an Event", interval=0.2)
+    assert [about for about, said in sluice.events(enforced, "EgressNotConfined") if "NET_ADMIN" in said] == ["admin"]
+
+
 # ---- what can be registered ----
 
 def test_a_wildcard(cluster, sluice, enforced, no_leaks, public_ip):

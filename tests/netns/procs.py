@@ -20,14 +20,18 @@ NETNS = "slu-"
 
 
 def wait_for(predicate, timeout=10, what="", interval=0.02):
-    """Calls predicate until it is true and returns what it gave; TimeoutError says `what`."""
+    """Calls predicate until it is true and returns what it gave; TimeoutError says `what`. A file that goes
+    while it is looked at is only not what is waited for."""
     deadline = time.monotonic() + timeout
     while True:
-        value = predicate()
-        if value:
-            return value
+        gone = None
+        try:
+            if value := predicate():
+                return value
+        except FileNotFoundError as e:
+            gone = e
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout} s: {what or predicate}")
+            raise TimeoutError(f"not within {timeout} s: {what or predicate}") from gone
         time.sleep(interval)
 
 
@@ -184,7 +188,10 @@ def remove_leftovers():
     """Clears away what killed runs left: processes, namespaces, folders. Live runs are left alone."""
     live = set()
     for folder in BASE.glob(FOLDER + "*"):
-        stat = folder.lstat()
+        try:
+            stat = folder.lstat()
+        except FileNotFoundError:
+            continue  # another run has just ended
         if stat.st_uid != os.getuid() or folder.is_symlink() or not folder.is_dir():
             continue  # somebody else's: nothing in it is to be believed
         run_id = folder.name[len(FOLDER):]

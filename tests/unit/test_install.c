@@ -7,16 +7,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/owned.h"
 #include "install/binary.h"
 #include "install/conf.h"
+#include "install/disk.h"
 #include "install/folder.h"
 #include "install/json_text.h"
 #include "install/options.h"
@@ -442,6 +446,119 @@ static void test_conf_comes_again(void **state)
 	assert_text(f, "10-a.conf.sluice-saved", NULL);
 }
 
+/* ---- while somebody else writes ---- */
+
+static void by_rename(const struct fixture *f, const char *name, const char *text)
+{
+	char from[256], to[256];
+
+	put(f, "new", text);
+	path_in(f, "new", from);
+	path_in(f, name, to);
+	assert_int_equal(rename(from, to), 0);
+}
+
+static void be_removed(const struct fixture *f, const char *name, const char *text)
+{
+	char path[256];
+
+	assert_null(text);
+	path_in(f, name, path);
+	assert_int_equal(unlink(path), 0);
+}
+
+static void test_what_was_written_since_stays(void **state)
+{
+	static const struct {
+		void (*write)(const struct fixture *f, const char *name, const char *text);
+		const char *text;
+	} cases[] = {{put, "newer"}, {by_rename, "newer"}, {put, "ol"}, {put, "older"},
+		     {put, ""},      {be_removed, NULL}};
+	struct fixture *f = *state;
+	int dirfd = open(f->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		OWNED(disk_file_done) struct disk_file was = {0};
+
+		put(f, "x", "old");
+		assert_int_equal(disk_read(dirfd, "x", 100, &was), 0);
+		cases[i].write(f, "x", cases[i].text);
+		assert_int_equal(disk_rewrite(&was, "ours", 4), -ESTALE);
+		assert_text(f, "x", cases[i].text);
+		assert_text(f, ".x" DISK_SUFFIX_TMP, NULL);
+	}
+	put(f, "x", "old");
+	OWNED(disk_file_done) struct disk_file was = {0};
+	assert_int_equal(disk_read(dirfd, "x", 100, &was), 0);
+	by_rename(f, "x", "old"); /* the same again */
+	assert_int_equal(disk_rewrite(&was, "ours", 4), 0);
+	assert_text(f, "x", "ours");
+	assert_text(f, ".x" DISK_SUFFIX_TMP, NULL);
+	close(dirfd);
+}
+
+struct installing {
+	const struct fixture *f;
+	atomic_bool stop;
+};
+
+static void *install_all_the_time(void *arg)
+{
+	struct installing *in = arg;
+	char why[DISK_WHY_MAX];
+
+	while (!in->stop)
+		install(in->f, why);
+	return NULL;
+}
+
+static bool is_installed(const struct fixture *f, const char *list, const char *text)
+{
+	OWNED_MEM char *got = take_text(f, list);
+
+	return got && strstr(got, text) && conf_has_entry(span_of(got));
+}
+
+static void wait_installed(const struct fixture *f, const char *list, const char *text)
+{
+	time_t end = time(NULL) + 5;
+
+	while (!is_installed(f, list, text))
+		assert_true(time(NULL) < end); /* else it is lost */
+}
+
+/* Two in a row, the second at another moment of what is made of the first each time. */
+static void test_nothing_newer_is_lost(void **state)
+{
+	static const struct {
+		const char *name, *list, *format;
+	} cases[] = {
+		{"20-a.conflist", "20-a.conflist", LIST(",\"x\":\"n%d\",\"plugins\":[" P1 "]")},
+		{"10-a.conf", "10-a.conflist", "{\"name\":\"n\",\"type\":\"n%d\"}"},
+	};
+	struct installing in = {.f = *state};
+	char text[256], number[32];
+	pthread_t thread;
+
+	log_set_level(LOG_LEVEL_ERROR);
+	assert_int_equal(pthread_create(&thread, NULL, install_all_the_time, &in), 0);
+	for (int i = 0; i < 300; i++) {
+		const struct timespec moment = {.tv_nsec = i * 37 % 1000 * 1000};
+		size_t c = i < 150 ? 0 : 1;
+
+		snprintf(text, sizeof(text), cases[c].format, 2 * i);
+		by_rename(in.f, cases[c].name, text);
+		nanosleep(&moment, NULL);
+		snprintf(text, sizeof(text), cases[c].format, 2 * i + 1);
+		by_rename(in.f, cases[c].name, text);
+		snprintf(number, sizeof(number), "\"n%d\"", 2 * i + 1);
+		wait_installed(in.f, cases[c].list, number);
+	}
+	in.stop = true;
+	pthread_join(thread, NULL);
+	log_set_level(LOG_LEVEL_INFO);
+}
+
 /* Killed between the two steps, and started with other options. */
 static void test_half_converted(void **state)
 {
@@ -656,6 +773,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_mode_is_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_conf_and_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_conf_comes_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_was_written_since_stays, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_nothing_newer_is_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_half_converted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_somebody_elses_list_in_the_way, setup,
 						teardown),
