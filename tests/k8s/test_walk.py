@@ -139,6 +139,8 @@ def test_static_pods(cluster, sluice, namespace, public_ip):
             sluice.register("www", namespace, ["www.example.com"])
             for pod in (early, late):
                 wait_allowed(pod, WWW + "/", public_ip, within=5)
+            sluice.deregister("www", namespace)  # else the next test's host is one of this namespace
+            wait_refused(early, WWW + "/", within=5)
             assert cluster.internet.leaks(capture, gateways=[public_ip]) == []
     finally:
         for name in ("early", "late"):
