@@ -459,6 +459,14 @@ static void adopt_all(struct pods *pods)
 	}
 }
 
+/* A node in a container is started anew without the machine. */
+static bool is_of_another_start(const struct pods *pods, const struct pod_state *state)
+{
+	return strcmp(state->boot_id, pods->boot_id) != 0 ||
+	       (state->node_cookie != 0 && pods->own_cookie != 0 &&
+		state->node_cookie != pods->own_cookie);
+}
+
 /* Nothing of another boot is there, and its numbers are others' by now. Logs. */
 static void drop_state(struct pods *pods, const struct pod_state *state)
 {
@@ -467,7 +475,7 @@ static void drop_state(struct pods *pods, const struct pod_state *state)
 	if (r < 0)
 		log_warn(r, "cannot remove the state of pod '%s/%s', ignoring", state->pod.ns,
 			 state->pod.name);
-	log_info("pod '%s/%s' is forgotten: the machine was started anew", state->pod.ns,
+	log_info("pod '%s/%s' is forgotten: the node was started anew", state->pod.ns,
 		 state->pod.name);
 }
 
@@ -475,8 +483,10 @@ static void drop_state(struct pods *pods, const struct pod_state *state)
 static void remember(struct pods *pods, struct pod_state *state)
 {
 	struct pod *pod;
-	int r = pod_new(pods, state, &pod);
+	int r;
 
+	state->node_cookie = pods->own_cookie; /* an older agent has not written it down */
+	r = pod_new(pods, state, &pod);
 	if (r == 0)
 		pods_push(pods, pod);
 	else
@@ -500,7 +510,7 @@ static void on_state_file(void *ctx, const char *path)
 			path, why);
 	else if (r < 0)
 		log_err(r, "cannot read the state of a pod in '%s', ignoring", path);
-	else if (strcmp(state.boot_id, pods->boot_id) != 0)
+	else if (is_of_another_start(pods, &state))
 		drop_state(pods, &state);
 	else if (pods_find(pods, &state.pod) || pods_find_netns(pods, state.dev, state.ino))
 		log_err(0, "'%s' names a pod or namespace that another file names too, ignoring",
@@ -563,6 +573,8 @@ static int init(struct pods *pods, struct loop *loop, const struct pods_config *
 	own = netns_open("/proc/thread-self/ns/net");
 	if (own < 0)
 		return own;
+	if (inside_cookie(own, &pods->own_cookie) < 0)
+		pods->own_cookie = 0;
 	return netns_identify(own, &pods->own_dev, &pods->own_ino);
 }
 

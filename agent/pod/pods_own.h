@@ -51,6 +51,7 @@ struct pods {
 	char boot_id[STATE_BOOT_ID_MAX];
 	dev_t own_dev; /* the agent's namespace */
 	ino_t own_ino;
+	uint64_t own_cookie; /* 0: the kernel has none (before 5.14) */
 	struct enrol_server *server;
 	struct timer tick, soon;
 	struct later later;

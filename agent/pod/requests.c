@@ -60,6 +60,7 @@ static int make_state(const struct pods *pods, const struct enrol_request *q,
 	snprintf(ret->container, sizeof(ret->container), "%s", q->container);
 	snprintf(ret->network, sizeof(ret->network), "%s", q->network);
 	memcpy(ret->boot_id, pods->boot_id, sizeof(ret->boot_id));
+	ret->node_cookie = pods->own_cookie;
 	return ret->netns ? 0 : -ENOMEM;
 }
 

@@ -131,15 +131,15 @@ static const char *text_or_null(const char *text)
 
 static json_t *to_json(const struct pod_state *s)
 {
-	return json_pack("{s:i s:s s:s s:s s:b s:s s:I s:I s:I s:s s:I s:s* s:s* s:s s:o s:o}",
+	return json_pack("{s:i s:s s:s s:s s:b s:s s:I s:I s:I s:s s:I s:I s:s* s:s* s:s s:o s:o}",
 			 "version", VERSION, "namespace", s->pod.ns, "pod", s->pod.name,
 			 "service_account", s->service_account, "by_cgroup", s->by_cgroup, "netns",
 			 s->netns, "dev", (json_int_t)s->dev, "ino", (json_int_t)s->ino, "cookie",
-			 (json_int_t)s->cookie, "boot_id", s->boot_id, "enrolled_at",
-			 (json_int_t)s->enrolled_at, "container", text_or_null(s->container),
-			 "network", text_or_null(s->network), "backend",
-			 redirect_backend_str(s->backend), "links", links_json(&s->links),
-			 "addresses", addrs_json(&s->links));
+			 (json_int_t)s->cookie, "boot_id", s->boot_id, "node_cookie",
+			 (json_int_t)s->node_cookie, "enrolled_at", (json_int_t)s->enrolled_at,
+			 "container", text_or_null(s->container), "network",
+			 text_or_null(s->network), "backend", redirect_backend_str(s->backend),
+			 "links", links_json(&s->links), "addresses", addrs_json(&s->links));
 }
 
 static int write_all(int fd, const char *text, size_t n)
@@ -250,7 +250,7 @@ struct raw_state {
 	json_t *links, *addresses;
 	const char *backend, *container, *network;
 	const char *ns, *pod, *service_account, *netns, *boot_id;
-	json_int_t dev, ino, cookie, enrolled_at;
+	json_int_t dev, ino, cookie, node_cookie, enrolled_at;
 };
 
 static bool read_mac(const char *text, uint8_t ret[static 6])
@@ -344,6 +344,7 @@ static const char *fill(const struct raw_state *raw, struct pod_state *s)
 	s->dev = (dev_t)raw->dev;
 	s->ino = (ino_t)raw->ino;
 	s->cookie = (uint64_t)raw->cookie;
+	s->node_cookie = (uint64_t)raw->node_cookie;
 	s->enrolled_at = raw->enrolled_at;
 	return NULL;
 }
@@ -360,14 +361,14 @@ static const char *decode(const char *text, size_t n, struct pod_state *ret)
 	if (!json)
 		return "not JSON";
 	if (json_unpack_ex(json, NULL, JSON_STRICT,
-			   "{s:i s:s s:s s:s s:s s:I s:I s:I s:s s:I s?b s?s s?s s?s s?o s?o}",
+			   "{s:i s:s s:s s:s s:s s:I s:I s:I s:s s?I s:I s?b s?s s?s s?s s?o s?o}",
 			   "version", &raw.version, "namespace", &raw.ns, "pod", &raw.pod,
 			   "service_account", &raw.service_account, "netns", &raw.netns, "dev",
 			   &raw.dev, "ino", &raw.ino, "cookie", &raw.cookie, "boot_id",
-			   &raw.boot_id, "enrolled_at", &raw.enrolled_at, "by_cgroup",
-			   &raw.by_cgroup, "backend", &raw.backend, "container", &raw.container,
-			   "network", &raw.network, "links", &raw.links, "addresses",
-			   &raw.addresses) < 0)
+			   &raw.boot_id, "node_cookie", &raw.node_cookie, "enrolled_at",
+			   &raw.enrolled_at, "by_cgroup", &raw.by_cgroup, "backend", &raw.backend,
+			   "container", &raw.container, "network", &raw.network, "links",
+			   &raw.links, "addresses", &raw.addresses) < 0)
 		return "a field is missing, unknown or of the wrong type";
 	why = fill(&raw, ret);
 	if (why)

@@ -25,8 +25,10 @@ struct pod_state {
 	dev_t dev;      /* of what is behind it */
 	ino_t ino;
 	uint64_t cookie; /* SO_NETNS_COOKIE, never used twice in a boot; 0: unknown */
-	char boot_id[STATE_BOOT_ID_MAX];  /* numbers of namespaces mean nothing in another one */
-	int64_t enrolled_at;              /* seconds since 1970 */
+	char boot_id[STATE_BOOT_ID_MAX]; /* numbers of namespaces mean nothing in another one */
+	uint64_t node_cookie; /* SO_NETNS_COOKIE of the agent's namespace, whose numbers of
+				 interfaces mean nothing in another one; 0: unknown */
+	int64_t enrolled_at;  /* seconds since 1970 */
 	char container[ENROL_ID_MAX + 1]; /* id of its sandbox; "" unless CNI enrolled it */
 	char network[ENROL_ID_MAX + 1];   /* of CNI; "" likewise */
 	enum redirect_backend backend;    /* that captures it; REDIRECT_AUTO: not known */

@@ -160,8 +160,9 @@ class Node(Netns):
         """At once: all processes, namespaces and interfaces of the node and its pods are gone."""
         self.proc.kill()
         wait_for(lambda: not self.pids(), what=f"all processes of {self.node} are gone")
-        # The other ends of its interfaces; the kernel takes its time when the namespace ends.
-        self.cluster.fabric.ip(f"link del lan{self.number}", f"link del wan{self.number}")
+        # The other ends of its interfaces; the kernel takes its time when the namespace ends. The way to the
+        # internet first: what the kernel goes on saying for processes that are gone would take it.
+        self.cluster.fabric.ip(f"link del wan{self.number}", f"link del lan{self.number}")
         self.remove()
         remove_cgroups(self.name)
 

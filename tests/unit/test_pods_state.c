@@ -104,6 +104,7 @@ static void test_what_is_written_is_read(void **state)
 	assert_int_equal(state_write(f->dir, &s), 0);
 	s.enrolled_at++;
 	s.backend = REDIRECT_IPTABLES;
+	s.node_cookie = 7;
 	strcpy(s.container, "0123abcd");
 	strcpy(s.network, "pods");
 	s.links.n_links = 2;
@@ -128,6 +129,7 @@ static void test_what_is_written_is_read(void **state)
 	assert_string_equal(got.netns, s.netns);
 	assert_string_equal(got.boot_id, s.boot_id);
 	assert_true(got.dev == s.dev && got.ino == s.ino && got.cookie == s.cookie);
+	assert_true(got.node_cookie == s.node_cookie && got.node_cookie != 0);
 	assert_int_equal(got.enrolled_at, s.enrolled_at);
 	assert_int_equal(got.backend, REDIRECT_IPTABLES);
 	assert_string_equal(got.container, "0123abcd");
