@@ -72,28 +72,38 @@ static void take_pod(struct message *m)
 		pods_want(a->pods, &n->wanted);
 }
 
-/* Not refused: sluice-init itself needs it, and who may make pods has asked for it. */
-static void say_unconfined(struct cluster *c, const struct kube_pod *pod)
+/* Any thread. */
+static void warn_on_pod(struct cluster *c, const char *ns, const char *name, const char *reason,
+			const char *action, const char *message)
 {
 	struct kube_event event = {
 		.kind = "Pod",
 		.api_version = "v1",
-		.ns = pod->ns,
-		.name = pod->name,
+		.ns = ns,
+		.name = name,
 		.uid = "",
 		.type = "Warning",
-		.reason = "EgressNotConfined",
-		.action = "Enrol",
-		.message = "a container with NET_ADMIN (or SYS_ADMIN, or privileged) in the node's "
-			   "user namespace can get around what confines this pod: take it away, as "
-			   "Pod Security 'baseline' does, or set hostUsers: false",
+		.reason = reason,
+		.action = action,
+		.message = message,
 	};
 
-	log_warn(0, "pod '%s/%s': %s", pod->ns, pod->name, event.message);
 	pthread_mutex_lock(&c->lock);
 	if (c->kube)
 		kube_event(c->kube, &event);
 	pthread_mutex_unlock(&c->lock);
+}
+
+/* Not refused: sluice-init itself needs it, and who may make pods has asked for it. */
+static void say_unconfined(struct cluster *c, const struct kube_pod *pod)
+{
+	static const char message[] =
+		"a container with NET_ADMIN (or SYS_ADMIN, or privileged) in the node's user "
+		"namespace can get around what confines this pod: take it away, as Pod Security "
+		"'baseline' does, or set hostUsers: false";
+
+	log_warn(0, "pod '%s/%s': %s", pod->ns, pod->name, message);
+	warn_on_pod(c, pod->ns, pod->name, "EgressNotConfined", "Enrol", message);
 }
 
 static void on_pod(void *ctx, const struct kube_pod *pod)
@@ -381,27 +391,14 @@ static bool may_tell(struct cluster *cluster)
 void cluster_denied(struct cluster *cluster, const struct access_record *record)
 {
 	char host[320], message[512];
-	struct kube_event event = {
-		.kind = "Pod",
-		.api_version = "v1",
-		.ns = record->source_namespace,
-		.name = record->source_pod,
-		.uid = "",
-		.type = "Warning",
-		.reason = "EgressDenied",
-		.action = "Egress",
-		.message = message,
-	};
 
 	if (!record->source_namespace || !record->source_pod || !may_tell(cluster))
 		return;
 	host_of(record, host, sizeof(host));
 	snprintf(message, sizeof(message), "%s to %s is refused: %s", record->protocol, host,
 		 reason_str(record->reason));
-	pthread_mutex_lock(&cluster->lock);
-	if (cluster->kube)
-		kube_event(cluster->kube, &event);
-	pthread_mutex_unlock(&cluster->lock);
+	warn_on_pod(cluster, record->source_namespace, record->source_pod, "EgressDenied", "Egress",
+		    message);
 }
 
 void cluster_status(struct cluster *cluster, struct kube_status *ret)

@@ -270,11 +270,20 @@ static bool found_elsewhere(struct pods *pods, struct pod *pod)
 	return true;
 }
 
-/* In the same boot no number is given away twice before all were used. */
-static bool has_host_end(const struct pod_state *state)
+/* A node in a container is started anew without the machine; its interfaces are others then. */
+static bool is_of_this_node(const struct pods *pods, const struct pod_state *state)
+{
+	return state->node_cookie == 0 || pods->own_cookie == 0 ||
+	       state->node_cookie == pods->own_cookie;
+}
+
+/* In the same node no number is given away twice before all were used. */
+static bool has_host_end(const struct pods *pods, const struct pod_state *state)
 {
 	char name[IF_NAMESIZE];
 
+	if (!is_of_this_node(pods, state))
+		return false;
 	for (size_t i = 0; i < state->links.n_links; i++) {
 		uint32_t ifindex = state->links.links[i].ifindex;
 
@@ -308,7 +317,7 @@ static void forget_the_gone(struct pods *pods)
 		if (pod_path_leads_to(p->state.netns, p->state.dev, p->state.ino) ||
 		    found_elsewhere(pods, p))
 			continue;
-		if (has_host_end(&p->state))
+		if (has_host_end(pods, &p->state))
 			close_for_good(p, why);
 		else
 			pods_forget(pods, p, why);
@@ -431,7 +440,7 @@ static void adopt(struct pods *pods, struct pod *pod)
 	const char *why = not_the_same(&pod->state, fd);
 	char error[ENROL_ERROR_MAX];
 
-	if (why && has_host_end(&pod->state)) {
+	if (why && has_host_end(pods, &pod->state)) {
 		/* A guard of ours, too: that of an agent with other tables goes. */
 		if (around_add(pods, pod, false, error) < 0)
 			log_err(0, "pod '%s/%s': %s", pod->state.pod.ns, pod->state.pod.name,
@@ -446,6 +455,7 @@ static void adopt(struct pods *pods, struct pod *pod)
 		return;
 	log_info("pod '%s/%s' is enrolled again ('%s', %s)", pod->state.pod.ns, pod->state.pod.name,
 		 pod->state.netns, redirect_backend_str(pod->state.backend));
+	pod->state.node_cookie = pods->own_cookie;
 	pods_save(pods, pod);
 }
 
@@ -459,14 +469,6 @@ static void adopt_all(struct pods *pods)
 	}
 }
 
-/* A node in a container is started anew without the machine. */
-static bool is_of_another_start(const struct pods *pods, const struct pod_state *state)
-{
-	return strcmp(state->boot_id, pods->boot_id) != 0 ||
-	       (state->node_cookie != 0 && pods->own_cookie != 0 &&
-		state->node_cookie != pods->own_cookie);
-}
-
 /* Nothing of another boot is there, and its numbers are others' by now. Logs. */
 static void drop_state(struct pods *pods, const struct pod_state *state)
 {
@@ -475,7 +477,7 @@ static void drop_state(struct pods *pods, const struct pod_state *state)
 	if (r < 0)
 		log_warn(r, "cannot remove the state of pod '%s/%s', ignoring", state->pod.ns,
 			 state->pod.name);
-	log_info("pod '%s/%s' is forgotten: the node was started anew", state->pod.ns,
+	log_info("pod '%s/%s' is forgotten: the machine was started anew", state->pod.ns,
 		 state->pod.name);
 }
 
@@ -483,10 +485,8 @@ static void drop_state(struct pods *pods, const struct pod_state *state)
 static void remember(struct pods *pods, struct pod_state *state)
 {
 	struct pod *pod;
-	int r;
+	int r = pod_new(pods, state, &pod);
 
-	state->node_cookie = pods->own_cookie; /* an older agent has not written it down */
-	r = pod_new(pods, state, &pod);
 	if (r == 0)
 		pods_push(pods, pod);
 	else
@@ -510,7 +510,7 @@ static void on_state_file(void *ctx, const char *path)
 			path, why);
 	else if (r < 0)
 		log_err(r, "cannot read the state of a pod in '%s', ignoring", path);
-	else if (is_of_another_start(pods, &state))
+	else if (strcmp(state.boot_id, pods->boot_id) != 0)
 		drop_state(pods, &state);
 	else if (pods_find(pods, &state.pod) || pods_find_netns(pods, state.dev, state.ino))
 		log_err(0, "'%s' names a pod or namespace that another file names too, ignoring",

@@ -2,12 +2,11 @@
 """The internet: a namespace behind every node's wan0, with the servers of tests/netns."""
 import itertools
 
-import pki
 import servers
 from capture import Capture
 from control import RESOLVER_IP
 from netns import Netns
-from nodes import INTERNET, PUBLIC_IPS
+from nodes import INTERNET
 from procs import wait_for
 
 WWW = servers.WWW[0]
@@ -85,11 +84,4 @@ class Internet(Netns):
         """Packets that arrived so far from anybody but these addresses and the nodes' resolver."""
         capture.settle()
         assert capture.dropped() == 0, "the capture lost packets and proves nothing"
-        return [packet for packet in capture.packets()
-                if packet.src not in (*gateways, RESOLVER_IP) and not _is_early_for_a_service(packet)]
-
-
-def _is_early_for_a_service(packet):
-    """A node that has just booted asks the API server's Service, whose address nobody has turned into another
-    yet. No pod's packet has the node's own address."""
-    return packet.src in PUBLIC_IPS.values() and packet.dst == pki.SERVICE_ADDRESS
+        return [packet for packet in capture.packets() if packet.src not in (*gateways, RESOLVER_IP)]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pod's interfaces are is known from its enrolment: what its processes add is not its own, and what
 the node adds later is guarded like the first."""
+import json
 import socket
 import subprocess
 import time
@@ -297,6 +298,20 @@ def unname(pod):
 
 def is_forgotten(world, pod):
     return f"pod '{pod.ref}', its former namespace, is forgotten" in world.agents["node"].errors(whole=True)
+
+
+def test_an_interface_of_another_node_is_not_its_own(world, attacker):
+    """In a container a node is started anew without the machine: numbers of interfaces are given away again."""
+    node = world.agents["node"]
+    node.kill()
+    file = node.folder / "state/pods" / f"{attacker.namespace}_{attacker.pod}.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps(state | {"node_cookie": state["node_cookie"] + 1}))
+    unname(attacker)
+    node.start()
+    world.wait_gateway_healthy()
+    assert f"pod '{attacker.ref}' is forgotten: its network namespace is gone" in node.errors(whole=True)
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("restarts", [False, True])
