@@ -311,6 +311,7 @@ class FakeKube:
     def answer(self, handler, request):
         with self.lock:
             self.requests.append(request)
+            request.ends = self.ends  # an end that is told from here on is this one's, however far it is
             queue = self.faults[request.kind]
             fault = queue.popleft() if queue else None
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
@@ -361,7 +362,7 @@ class FakeKube:
         elif not initial and int(query["resourceVersion"]) < self.oldest:
             error_event(410, "Expired", "too old resource version")(handler, request)
         else:
-            self.stream(handler, query, initial)
+            self.stream(handler, request, initial)
 
     def send_initial(self, handler):
         with self.lock:
@@ -372,18 +373,17 @@ class FakeKube:
             handler.event("BOOKMARK", {"metadata": {"resourceVersion": str(rv), "annotations": END_OF_LIST}})
         return rv
 
-    def stream(self, handler, query, initial):
+    def stream(self, handler, request, initial):
         handler.open_stream()
-        rv = self.send_initial(handler) if initial else int(query["resourceVersion"])
-        ends = self.ends
-        deadline = time.monotonic() + int(query.get("timeoutSeconds", 1800))
+        rv = self.send_initial(handler) if initial else int(request.query["resourceVersion"])
+        deadline = time.monotonic() + int(request.query.get("timeoutSeconds", 1800))
         while True:
             with self.lock:
-                self.lock.wait_for(lambda: self.ends != ends or not self.listening or
+                self.lock.wait_for(lambda: self.ends != request.ends or not self.listening or
                                    (self.events and self.events[-1][0] > rv), deadline - time.monotonic())
                 if not self.listening:
                     return
-                over = self.ends != ends or time.monotonic() >= deadline
+                over = self.ends != request.ends or time.monotonic() >= deadline
                 new = [e for e in self.events if e[0] > rv]
             for rv, kind, obj in new:
                 handler.event(kind, obj)
