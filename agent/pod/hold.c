@@ -142,7 +142,7 @@ static int hold_outside(struct pods *pods, struct pod *pod, int netns_fd,
 			 "rules inside are needed (redirect.backend: auto or nftables)");
 		return -EOPNOTSUPP;
 	}
-	r = origins_add(pods->origins, pod->state.links.addrs, pod->state.links.n_addrs, pod->id);
+	r = origins_set(pods->origins, pod->state.links.addrs, pod->state.links.n_addrs, pod->id);
 	if (r < 0) {
 		snprintf(error, ENROL_ERROR_MAX, "ebpf: cannot keep its addresses: %s",
 			 r == -EADDRINUSE ? "another pod has one of them" : strerrordesc_np(-r));
@@ -235,7 +235,7 @@ static int hold_cgroup(struct pods *pods, struct pod *pod, char error[static ENR
 			&pod->state.pod, -EOPNOTSUPP, error,
 			"pods on the host's network need eBPF on cgroups: the agent's log "
 			"says at its start why that does not work here");
-	r = origins_add_cgroup(pods->origins, pod->state.ino, pod->id);
+	r = origins_set_cgroup(pods->origins, pod->state.ino, pod->id);
 	if (r == 0)
 		r = hostnet_add(pods->hostnet, pod->state.netns, &id, why);
 	else
@@ -315,24 +315,32 @@ static void say_repaired(struct pods *pods, struct pod *pod, const char *what)
 		 pod->state.pod.name, what, strstr(what, " was") ? "has" : "have");
 }
 
-/* Guards around the links that came since; what is captured already goes on. */
-static int guard_links(struct pods *pods, struct pod *pod, int netns_fd,
-		       char error[static ENROL_ERROR_MAX])
+/* Guards around the links that are there now, and whose their addresses are; what is captured
+ * already goes on.
+ */
+static int keep_links(struct pods *pods, struct pod *pod, char error[static ENROL_ERROR_MAX])
 {
 	const struct pod_links *links = &pod->state.links;
 	bool steered = pod->state.backend == REDIRECT_EBPF;
 	int r = 0;
 
-	if (steered && !has_host_ends(links))
-		return hold(pods, pod, netns_fd, error); /* rules inside take what nobody steers */
 	if (steered)
-		r = origins_add(pods->origins, links->addrs, links->n_addrs, pod->id);
+		r = origins_set(pods->origins, links->addrs, links->n_addrs, pod->id);
 	if (r < 0) {
 		snprintf(error, ENROL_ERROR_MAX, "cannot keep its addresses: %s",
 			 strerrordesc_np(-r));
 		return r;
 	}
 	return around_add(pods, pod, steered, error);
+}
+
+/* Something came. */
+static int guard_links(struct pods *pods, struct pod *pod, int netns_fd,
+		       char error[static ENROL_ERROR_MAX])
+{
+	if (pod->state.backend == REDIRECT_EBPF && !has_host_ends(&pod->state.links))
+		return hold(pods, pod, netns_fd, error); /* rules inside take what nobody steers */
+	return keep_links(pods, pod, error);
 }
 
 static void say_what_came(const struct pod *pod, const struct pod_links *before)
@@ -353,15 +361,22 @@ static void say_what_came(const struct pod *pod, const struct pod_links *before)
 	}
 }
 
-/* A pod may get another interface while it lives (Multus, a second network). */
+/* A pod may get another interface while it lives (Multus, a second network), or lose one: its
+ * addresses may be another pod's then.
+ */
 int hold_links(struct pods *pods, struct pod *pod, int netns_fd, char error[static ENROL_ERROR_MAX])
 {
 	struct pod_links before = pod->state.links;
 	int r = links_look(pods, pod, netns_fd, error);
 
-	if (r <= 0)
+	if (r < 0)
 		return r;
-	r = guard_links(pods, pod, netns_fd, error);
+	if (r > 0)
+		r = guard_links(pods, pod, netns_fd, error);
+	else if (pod->state.links.n_links > 0 && pod_links_are_more(&before, &pod->state.links))
+		r = keep_links(pods, pod, error);
+	else
+		return 0;
 	if (r < 0) {
 		pod->state.links = before; /* the next time it is news again */
 		return r;

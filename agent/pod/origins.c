@@ -40,14 +40,19 @@ int origins_new(struct origins **ret, uint16_t capture_port)
 	return 0;
 }
 
+static void free_entries(struct entry *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		identity_unref(v[i].id);
+	free(v);
+}
+
 void origins_free(struct origins *o)
 {
 	if (!o)
 		return;
-	for (size_t i = 0; i < o->n; i++)
-		identity_unref(o->v[i].id);
+	free_entries(o->v, o->n);
 	pthread_rwlock_destroy(&o->lock);
-	free(o->v);
 	free(o);
 }
 
@@ -75,27 +80,45 @@ static struct entry *find(const struct origins *o, const uint8_t key[static 16])
 	return o->n ? bsearch(&want, o->v, o->n, sizeof(want), compare) : NULL;
 }
 
-/* Every key is `id`'s from now on, or none is. Only this thread writes: reading needs no lock here.
+static bool is_anothers(const struct origins *o, const uint8_t key[static 16],
+			const struct identity *id)
+{
+	const struct entry *e = find(o, key);
+
+	return e && e->id != id;
+}
+
+/* The others' entries, and a reference to their identities each. */
+static size_t copy_others(const struct origins *o, const struct identity *id, struct entry *ret)
+{
+	size_t m = 0;
+
+	for (size_t i = 0; i < o->n; i++) {
+		if (o->v[i].id == id)
+			continue;
+		ret[m] = o->v[i];
+		identity_ref(ret[m++].id);
+	}
+	return m;
+}
+
+/* These keys and no other are `id`'s from now on, or nothing has changed. Only this thread writes:
+ * reading needs no lock here.
  */
-static int add(struct origins *o, const uint8_t (*keys)[16], size_t n, struct identity *id)
+static int set(struct origins *o, const uint8_t (*keys)[16], size_t n, struct identity *id)
 {
 	struct entry *v, *old = o->v;
-	size_t m = o->n;
+	size_t m, n_old = o->n;
 
 	for (size_t i = 0; i < n; i++) {
-		const struct entry *e = find(o, keys[i]);
-
-		if (e && e->id != id)
+		if (is_anothers(o, keys[i], id))
 			return -EADDRINUSE;
 	}
 	v = calloc(o->n + n + 1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;
-	if (o->n)
-		memcpy(v, o->v, o->n * sizeof(*v));
+	m = copy_others(o, id, v);
 	for (size_t i = 0; i < n; i++) {
-		if (find(o, keys[i]))
-			continue;
 		memcpy(v[m].key, keys[i], 16);
 		v[m++].id = identity_ref(id);
 	}
@@ -104,11 +127,11 @@ static int add(struct origins *o, const uint8_t (*keys)[16], size_t n, struct id
 	o->v = v;
 	o->n = m;
 	pthread_rwlock_unlock(&o->lock);
-	free(old);
+	free_entries(old, n_old);
 	return 0;
 }
 
-int origins_add(struct origins *o, const struct addr *addrs, size_t n, struct identity *id)
+int origins_set(struct origins *o, const struct addr *addrs, size_t n, struct identity *id)
 {
 	OWNED_MEM uint8_t(*keys)[16] = calloc(n + 1, sizeof(*keys));
 	size_t m = 0;
@@ -120,15 +143,15 @@ int origins_add(struct origins *o, const struct addr *addrs, size_t n, struct id
 		if (!addr_is_link_local(&addrs[i]))
 			memcpy(keys[m++], addrs[i].ip, 16);
 	}
-	return add(o, (const uint8_t(*)[16])keys, m, id);
+	return set(o, (const uint8_t(*)[16])keys, m, id);
 }
 
-int origins_add_cgroup(struct origins *o, uint64_t cgroup, struct identity *id)
+int origins_set_cgroup(struct origins *o, uint64_t cgroup, struct identity *id)
 {
 	uint8_t key[1][16];
 
 	key_of_cgroup(cgroup, key[0]);
-	return add(o, (const uint8_t(*)[16])key, 1, id);
+	return set(o, (const uint8_t(*)[16])key, 1, id);
 }
 
 void origins_remove(struct origins *o, const struct identity *id)

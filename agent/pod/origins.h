@@ -19,11 +19,11 @@ void origins_free(struct origins *origins); /* NULL is fine */
  */
 void origins_use_hostnet(struct origins *origins, struct hostnet *hostnet);
 
-/* Takes references to `id`. -EADDRINUSE when an address is another pod's already; -ENOMEM. Nothing
- * is changed after a failure.
+/* These and no others lead to `id`, to which references are taken. An address is given once.
+ * -EADDRINUSE when one is another pod's already; -ENOMEM. Nothing is changed after a failure.
  */
-int origins_add(struct origins *origins, const struct addr *addrs, size_t n, struct identity *id);
-int origins_add_cgroup(struct origins *origins, uint64_t cgroup, struct identity *id);
+int origins_set(struct origins *origins, const struct addr *addrs, size_t n, struct identity *id);
+int origins_set_cgroup(struct origins *origins, uint64_t cgroup, struct identity *id);
 
 /* Whatever leads to `id`. */
 void origins_remove(struct origins *origins, const struct identity *id);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a pod's interfaces are is known from its enrolment: what its processes add is not its own, and what
 the node adds later is guarded like the first."""
+import contextlib
 import json
 import socket
 import subprocess
@@ -118,16 +119,22 @@ NET1, NET1_NODE = "10.245.1.2", "10.245.1.1"
 LINK_DONE_S = 0.6  # after its first address
 
 
-@pytest.fixture(name="bare_net1")
-def add_net1(world, attacker):
+@contextlib.contextmanager
+def with_net1(world, pod):
     """As Multus adds one: its other end is in the node's namespace."""
-    other_end = attacker.pod + "-1"
-    world.node.ip(f"link add {other_end} type veth peer name net1 netns {attacker.name}",
+    other_end = pod.pod + "-1"
+    world.node.ip(f"link add {other_end} type veth peer name net1 netns {pod.name}",
                   f"link set {other_end} up", f"addr add {NET1_NODE}/24 dev {other_end}")
-    attacker.ip("link set net1 up")
+    pod.ip("link set net1 up")
     yield
     # Before the pod goes: what still waits in it for a neighbour would be taken for the next one's.
     world.node.ip(f"link del {other_end}")
+
+
+@pytest.fixture(name="bare_net1")
+def add_net1(world, attacker):
+    with with_net1(world, attacker):
+        yield
 
 
 def configure_net1(pod):
@@ -235,6 +242,22 @@ def test_what_it_is_left_with_half_way_is_gone_on_with(world, attacker, request)
     the_agent_starts_again(world, attacker)
     configure_net1(attacker)
     wait_for(lambda: status(world, attacker, "--interface", NET1) == 200, 10, "it is served")
+
+
+def test_its_address_may_be_anothers_afterwards(world, attacker, newcomer_of):
+    """The network is taken from one pod, which lives on, and given to another, which gets the address."""
+    other = newcomer_of(world)
+    world.enroll(other)
+    node = world.agents["node"]
+    for pod in (attacker, other, attacker):
+        with with_net1(world, pod):
+            configure_net1(pod)
+            tail = node.tail()
+            wait_for(lambda pod=pod: status(world, pod, "--interface", NET1) == 200, 5, f"{pod.pod} is served")
+            assert tail.wait(response_code=200)["source_pod"] == pod.pod
+            assert not leaves(world, pod)
+    assert [status(world, pod) for pod in (attacker, other)] == [200, 200]
+    assert f"{attacker.ref}': its guard was not" not in node.errors(whole=True), "nobody had touched it"
 
 
 def test_another_pods_address_on_it_is_no_use(world, attacker, newcomer_of, request):
