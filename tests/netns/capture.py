@@ -73,6 +73,9 @@ class Capture:
         self.thread.join()
         self.sock.close()
 
+    def passes_over(self, packet, data):
+        return is_housekeeping(packet)
+
     def _read(self):
         while not self.stopping:
             try:
@@ -82,7 +85,7 @@ class Capture:
             if kind == PACKET_OUTGOING or ifname == "lo":
                 continue
             packet = parse(ethertype, data)
-            if packet is None or is_housekeeping(packet):
+            if packet is None or self.passes_over(packet, data):
                 continue
             if packet.proto == socket.IPPROTO_UDP and packet.dport == MARKER_PORT:
                 self.markers_seen.add(packet.sport)
