@@ -400,7 +400,7 @@ def test_refused_at_once(fresh, a):
     with Sniffer(fresh.outside, "node0") as out:
         for action in (tcp, udp, echo):
             action()  # once for the neighbours
-            assert elapsed(action) < 0.5
+            assert elapsed(action) < 0.2
         nothing_outside(fresh, out, a)
 
 

@@ -186,7 +186,7 @@ def test_udp(world, reports, ip):
     src = send_udp(world, ip, ip.outside, 53)
     line = only(reports, world, refused("UDP", src, (ip.outside, 53)))
     assert src[0] == ip.pod
-    assert line.at - start < 0.5
+    assert line.at - start < 0.1
 
 
 @both
@@ -196,7 +196,7 @@ def test_quic_fails_at_once_and_counts_for_itself(world, reports, ip):
     fails_at_once(lambda: s.send(b"initial"), errno.EPERM)
     start = time.monotonic()
     fails_at_once(lambda: s.recv(16), errno.EACCES if ip.v6 else errno.EHOSTUNREACH)
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 0.05
     only(reports, world, refused("QUIC", s.getsockname()[:2], (ip.outside, 443)))
     assert counter(world, "outgoing", -2) == 1  # QUIC; the last is the marker's
     assert counter(world, "outgoing", -1) == 1
