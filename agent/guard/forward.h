@@ -4,7 +4,7 @@
 /* The second guard: table `inet sluice-node` in the node's network namespace. Where the node
  * forwards a pod's packet, or sends one with a pod's address (IPVS, transparent proxies), it judges
  * the final destination, after DNAT: only cluster networks, and answers to what was opened towards
- * the pod. Control thread; does not log above debug level.
+ * the pod. Nothing to ::1 leaves the node. Control thread; does not log above debug level.
  */
 #include <stddef.h>
 #include <stdint.h>

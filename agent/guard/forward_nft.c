@@ -2,6 +2,7 @@
 #include "guard/forward_nft.h"
 
 #include <arpa/inet.h>
+#include <linux/if_arp.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <linux/netfilter/nf_conntrack_tuple_common.h>
@@ -26,7 +27,8 @@
 /* What the node itself sends with a pod's address: IPVS, which takes a pod's packet off the input
  * hook, rewrites its destination and sends it from there, and transparent proxies. And what it says
  * of a pod that does not answer for its link address any more, to whoever a captured connection was
- * meant for: the agent answers in that one's name. After the rewriting of destinations (-100).
+ * meant for: the agent answers in that one's name. And what is meant for ::1, which has no business
+ * on a wire. After the rewriting of destinations (-100).
  */
 #define OUTPUT_PRIORITY NF_IP_PRI_FILTER
 
@@ -64,7 +66,9 @@ enum forward_match {
 	UNREACHABLE = 1 << 12, /* ICMP: the host that is named in it cannot be reached */
 	NAMES_CLUSTER = 1 << 13,
 	DST_NO_CLUSTER = 1 << 14,
-	MATCH_END_ = 1 << 15,
+	DST_LOOPBACK = 1 << 15, /* ::1 */
+	LEAVES = 1 << 16,       /* by another device than lo */
+	MATCH_END_ = 1 << 17,
 };
 
 enum forward_action {
@@ -94,6 +98,9 @@ static const struct forward_rule {
 
 	{OUTPUT, V4, UNREACHABLE | NAMES_CLUSTER | DST_NO_CLUSTER, DROP},
 	{OUTPUT, V6, UNREACHABLE | NAMES_CLUSTER | DST_NO_CLUSTER, DROP},
+	/* The kernel answers for a closed socket that was bound to an address of the node's by that
+	 * address's device, to the agent's listener, too (hostnet). RFC 4291, 2.5.3. */
+	{OUTPUT, V6, DST_LOOPBACK | LEAVES, DROP},
 	{OUTPUT, V4, SRC_POD, JUDGE_FROM_POD},
 	{OUTPUT, V6, SRC_POD, JUDGE_FROM_POD},
 
@@ -203,6 +210,14 @@ static void match_named(struct nft_make *m, const struct place *at)
 	nft_look_up(m, at->cluster, 0);
 }
 
+static void match_leaves(struct nft_make *m)
+{
+	static const uint16_t loopback = ARPHRD_LOOPBACK;
+
+	nft_load_meta(m, NFT_META_OIFTYPE);
+	nft_compare(m, NFT_CMP_NEQ, &loopback, sizeof(loopback));
+}
+
 static void add_match(struct nft_make *m, const struct place *at, enum forward_match match)
 {
 	static const uint8_t link_mask[] = {0xff, 0xc0}, link[] = {0xfe, 0x80};
@@ -244,6 +259,11 @@ static void add_match(struct nft_make *m, const struct place *at, enum forward_m
 	case DST_NO_CLUSTER:
 		nft_load_payload(m, NFT_PAYLOAD_NETWORK_HEADER, at->dst, at->len, 0);
 		return nft_look_up(m, at->cluster, NFT_LOOKUP_F_INV);
+	case DST_LOOPBACK:
+		nft_load_payload(m, NFT_PAYLOAD_NETWORK_HEADER, at->dst, at->len, 0);
+		return nft_compare(m, NFT_CMP_EQ, &in6addr_loopback, at->len);
+	case LEAVES:
+		return match_leaves(m);
 	case MATCH_END_:
 		break;
 	}

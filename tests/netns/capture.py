@@ -73,9 +73,6 @@ class Capture:
         self.thread.join()
         self.sock.close()
 
-    def passes_over(self, packet, data):
-        return is_housekeeping(packet)
-
     def _read(self):
         while not self.stopping:
             try:
@@ -85,7 +82,7 @@ class Capture:
             if kind == PACKET_OUTGOING or ifname == "lo":
                 continue
             packet = parse(ethertype, data)
-            if packet is None or self.passes_over(packet, data):
+            if packet is None or is_housekeeping(packet):
                 continue
             if packet.proto == socket.IPPROTO_UDP and packet.dport == MARKER_PORT:
                 self.markers_seen.add(packet.sport)

@@ -3,6 +3,7 @@
 
 Needs root, a cgroup2 mount, and tests/netns/hostnet_tool.
 """
+import errno
 import json
 import socket
 import struct
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import frames  # noqa: E402
 from hostnet_world import (CLUSTER, INSIDE, LIMIT, LOOPBACK, NODE, OUTSIDE, PORT, TOOL, Tool,  # noqa: E402
                            World, end_cgroup, serving)
+from node_guard import Forward  # noqa: E402
 from procs import wait_for  # noqa: E402
 
 families = pytest.mark.parametrize("v", [4, 6], ids=["v4", "v6"])
@@ -122,6 +124,7 @@ s = sock(v)
 s.bind((mine, 0))
 s.connect((to, 443))
 result = [s.getsockname()[0], greeting(s)]
+hang_up(s)
 """, v=v, mine=NODE[v], to=OUTSIDE[v])
     one, = tool.take()
     assert name == NODE[v] and NODE[v] in one["peer"] and one["error"] == ""
@@ -139,6 +142,22 @@ def test_what_is_captured_is_never_sent_elsewhere(world, tool, cg):
                 wait_for(lambda: tool.counts(cg).get(("outside", 6)), what="it was tried")
         finally:
             world.node.ip("route add local ::1 dev lo proto kernel table local")
+        ask("hang_up(s)")
+
+
+def test_what_the_kernel_answers_to_loopback_stays_here(world):
+    """For a socket that is closed, by the device of the address that was asked, and with a socket of no cgroup:
+    the node's second guard, which an agent has beside the capture."""
+    forward = Forward(world.node)
+    assert forward("apply", cidrs=CLUSTER) == ["0"], forward.log
+    try:
+        with world.nothing_leaves(), world.node.socket(socket.AF_INET6) as sock:
+            sock.setblocking(False)
+            sock.bind((LOOPBACK[6], 0))
+            assert sock.connect_ex((NODE[6], 9)) == errno.EINPROGRESS
+            wait_for(lambda: forward.dropped() > 0, what="the RST")
+    finally:
+        assert forward("uninstall") == ["0"]
 
 
 @families
