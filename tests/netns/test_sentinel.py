@@ -465,7 +465,7 @@ def test_changed_rules_are_heard_of(world, hear, command):
     tool = hear("rules")
     done = nft(world, command)
     assert tool.next().at - done < 0.05
-    assert tool.settle() == []
+    assert len(tool.settle()) <= 1  # the changes, and the new generation, are two messages
     assert tool.stats()["links"] == tool.stats()["refused"] == 0
 
 
