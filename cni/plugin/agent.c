@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
 #define PAUSE_MIN_MS 10
@@ -32,13 +33,19 @@ bool agent_may_answer_later(int r)
 int agent_ask(const char *socket_path, const struct enrol_question *question, unsigned timeout_ms,
 	      char error[static ENROL_CLIENT_ERROR_MAX])
 {
-	uint64_t until = now_ms() + timeout_ms, pause = PAUSE_MIN_MS, now;
+	uint64_t until = now_ms() + timeout_ms, pause = PAUSE_MIN_MS, now = 0;
 	struct enrol_question q = *question;
-	int r;
+	char why[ENROL_CLIENT_ERROR_MAX];
+	int r = 0, last;
 
 	q.timeout_ms = timeout_ms;
 	for (;;) {
-		r = enrol_ask(socket_path, &q, error);
+		last = enrol_ask(socket_path, &q, why);
+		/* That there was no time for another answer says less than the one before. */
+		if (r != -EAGAIN || last != -ETIMEDOUT) {
+			r = last;
+			memcpy(error, why, sizeof(why));
+		}
 		now = now_ms();
 		if (!agent_may_answer_later(r) || now + pause >= until)
 			return r;
@@ -48,6 +55,8 @@ int agent_ask(const char *socket_path, const struct enrol_question *question, un
 		sleep_ms(pause);
 		pause = pause * 2 < PAUSE_MAX_MS ? pause * 2 : PAUSE_MAX_MS;
 		now = now_ms();
-		q.timeout_ms = now < until ? (unsigned)(until - now) : 1;
+		if (now >= until)
+			return r;
+		q.timeout_ms = (unsigned)(until - now);
 	}
 }

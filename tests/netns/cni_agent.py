@@ -25,11 +25,13 @@ class FakeAgent:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(self.path)
         self.listener.listen(64)
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *exc):
         self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()  # what has been asked is answered
         self.listener.close()
         for sock in self.sockets:
             sock.close()
