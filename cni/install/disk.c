@@ -176,6 +176,15 @@ static int write_tmp_like(const struct place *p, const struct disk_file *was, co
 			 was->st.st_gid);
 }
 
+int disk_move(int dirfd, const char *name, const char *to)
+{
+	if (renameat2(dirfd, name, dirfd, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS) /* not every file system can */
+		return -errno;
+	return linkat(dirfd, name, dirfd, to, 0) < 0 || unlinkat(dirfd, name, 0) < 0 ? -errno : 0;
+}
+
 int disk_copy(const char *path, const struct disk_file *was)
 {
 	OWNED(close_place) struct place p = {.dirfd = -1};

@@ -30,6 +30,9 @@ int disk_read(int dirfd, const char *name, size_t max, struct disk_file *ret);
 /* Replaces what is at `path`, or makes it, by a temporary file beside it. -errno. */
 int disk_write(const char *path, const void *text, size_t len, mode_t mode, uid_t uid, gid_t gid);
 
+/* Renames the file itself, not over another one: -EEXIST; -errno. */
+int disk_move(int dirfd, const char *name, const char *to);
+
 /* A copy of what was read, at `path`. -EEXIST when something is there; -errno. */
 int disk_copy(const char *path, const struct disk_file *was);
 

@@ -121,17 +121,20 @@ static bool may_replace(const struct folder *dir, const char *list, const char *
 	return stands_for(&f, conf) || (exists(dir, saved) && conf_has_entry(text_of(&f)));
 }
 
-/* Somebody had written it anew, and that was put aside: it is to be converted, too. */
-static int give_back(const struct folder *dir, const char *name, const char *saved)
+/* Somebody had written it anew, and that was put aside: it is to be converted, too. The file itself
+ * goes back, who is still writing writes there; what it was made of is kept instead.
+ */
+static int give_back(const struct folder *dir, const char *name, const char *saved,
+		     const struct disk_file *f)
 {
-	OWNED(disk_file_done) struct disk_file newer = {0};
 	char path[PATH_MAX];
-	int r = disk_read(dir->fd, saved, CONF_MAX, &newer);
+	int r;
 
-	if (r == 0 && snprintf(path, sizeof(path), "%s/%s", dir->path, name) >= (int)sizeof(path))
-		r = -ENAMETOOLONG;
+	if (snprintf(path, sizeof(path), "%s/%s", dir->path, saved) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	r = disk_move(dir->fd, saved, name);
 	if (r == 0)
-		r = disk_copy(path, &newer);
+		r = disk_copy(path, f);
 	return r < 0 && r != -EEXIST ? r : -ESTALE; /* there: that is newer still */
 }
 
@@ -149,7 +152,7 @@ static int put_in_place(const struct folder *dir, const char *name, const char *
 	if (r == 0 && renameat(dir->fd, name, dir->fd, saved) < 0)
 		r = errno == ENOENT ? -ESTALE : -errno;
 	if (r == 0 && !disk_is_same(dir->fd, saved, f))
-		r = give_back(dir, name, saved);
+		r = give_back(dir, name, saved, f);
 	return r < 0 ? r : disk_sync(dir->fd);
 }
 

@@ -62,13 +62,13 @@ static void drain(int fd)
 }
 
 /* What had to be put back was undone by somebody, and what failed leaves events of its own: neither
- * may become a loop.
+ * may become a loop. The time that a slow disk takes to put it back is not one of calm.
  */
-static void pace(struct node *n)
+static void pace(struct node *n, uint64_t began_ms)
 {
 	uint64_t now = now_ms();
 
-	if (n->paced_ms == 0 || now - n->paced_ms > n->wait_ms + CALM_MS)
+	if (n->paced_ms == 0 || began_ms - n->paced_ms > n->wait_ms + CALM_MS)
 		n->wait_ms = WAIT_MIN_MS;
 	else
 		n->wait_ms = n->wait_ms * 2 < WAIT_MAX_MS ? n->wait_ms * 2 : WAIT_MAX_MS;
@@ -78,6 +78,7 @@ static void pace(struct node *n)
 
 static void look(struct node *n)
 {
+	uint64_t began_ms = now_ms();
 	enum installed what;
 
 	listen_to(n); /* before looking: nothing is missed in between */
@@ -85,7 +86,7 @@ static void look(struct node *n)
 	n->look_ms = what == INSTALLED || what == INSTALLED_CHANGED ? LOOK_MS : LOOK_SOON_MS;
 	if (what != INSTALLED_CHANGED && what != INSTALL_FAILED)
 		return;
-	pace(n);
+	pace(n, began_ms);
 	if (what == INSTALLED_CHANGED && n->wait_ms > WAIT_MIN_MS)
 		log_warn(0,
 			 "somebody undid what is installed, and it is put back; the next time in "
