@@ -23,6 +23,7 @@ struct pod {
 	struct pod *next;
 	struct pods *pods;
 	struct pod_state state;
+	char uid[ENROL_ID_MAX + 1]; /* of the API; "" when not told, or by an agent before */
 	struct identity *id;
 	void *listener; /* of the proxy; meaningful while `listening` */
 	bool listening;

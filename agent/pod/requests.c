@@ -111,6 +111,7 @@ static int enrol_new(struct pods *pods, const struct enrol_request *q, const str
 		r = take_place(pods, &state, &pod, &taken);
 	if (r < 0)
 		return pods_refuse(&q->pod, r, error, "%s", strerrordesc_np(-r));
+	snprintf(pod->uid, sizeof(pod->uid), "%s", q->uid);
 
 	r = hold(pods, pod, what->netns_fd, error);
 	if (r == 0)
@@ -139,6 +140,8 @@ static int enrol_again(struct pods *pods, struct pod *pod, const struct enrol_re
 	if (r < 0)
 		return pods_refuse(&q->pod, r, error, "%.200s", why);
 	pod->failed = false;
+	if (q->uid[0])
+		snprintf(pod->uid, sizeof(pod->uid), "%s", q->uid);
 	pods_soon(pods);
 	if (strcmp(s->netns, what->path) == 0 &&
 	    (!q->container[0] || strcmp(s->container, q->container) == 0))

@@ -132,6 +132,12 @@ static struct pod *find_enrolled(const struct pods *pods, const struct wanted *w
 	return pod->state.by_cgroup && found_folder_end(pod->state.netns, w->uid) ? pod : NULL;
 }
 
+/* What the API told is of another pod of its name: the one before, or the one to come. */
+static bool is_of_another(const struct wanted *w, const struct pod *pod)
+{
+	return pod->uid[0] && w->uid[0] && strcmp(pod->uid, w->uid) != 0;
+}
+
 /* Enrolled, and as who it is? */
 static bool is_well(const struct pods *pods, const struct wanted *w)
 {
@@ -255,9 +261,11 @@ static size_t choose(struct pods *pods, struct wanted *chosen[static AT_ONCE_MAX
 	size_t n = 0;
 
 	for (struct wanted *w = pods->wanted; w && n < AT_ONCE_MAX; w = w->next) {
+		const struct pod *pod = find_enrolled(pods, w);
+
 		if (now < w->not_before_ms || is_well(pods, w))
 			continue;
-		if (find_enrolled(pods, w) || w->findable)
+		if (pod ? !is_of_another(w, pod) : w->findable)
 			chosen[n++] = w;
 	}
 	return n;

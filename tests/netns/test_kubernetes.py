@@ -270,6 +270,18 @@ def test_a_pod_is_not_the_one_before(world, cluster, new_pod):
     assert shown(world, pod)["service_account"] == "buyer"
 
 
+def test_news_of_the_one_before_come_late(world, cluster, new_pod):
+    """Who it is stays; others are still given the name that the API has for them."""
+    pod, other = new_pod("shop/late"), new_pod("shop/other")
+    cluster.pod(pod, uid="second", phase="Pending", sa="buyer")
+    wait_for(lambda: ask(world, pod, uid="second").get("ok"), 5, "it is known")
+    assert ask(world, other, service_account="before") == {"ok": True}
+    cluster.pod(pod, uid="first", phase="Pending", sa="seller")
+    cluster.pod(other, phase="Pending", sa="after")
+    wait_for(lambda: shown(world, other)["service_account"] == "after", 5, "what came behind it is heard")
+    assert shown(world, pod)["service_account"] == "buyer"
+
+
 def test_a_pod_that_may_get_around_it_has_an_event(world, cluster, new_pod):
     pod = new_pod("shop/admin")
     cluster.pod(pod, containers=[{"name": "c", "securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}])
@@ -417,9 +429,8 @@ def test_without_the_api_the_last_good_registry_serves(world, cluster, pod_a):
     cluster.entry("kept", "www.example.com")
     until_known(world, "www.example.com")
     node, api = world.agents["node"], cluster.apis["node"]
-    cache = node.folder / "state" / "kubernetes"
-    wait_for(lambda: any("www.example.com" in f.read_text(errors="replace") for f in cache.rglob("*") if f.is_file()),
-             20, "it is on disk")
+    cache = node.folder / "state" / "kubernetes" / "kubernetes.cache"
+    wait_for(lambda: "www.example.com" in cache.read_text(errors="replace"), 20, "it is on disk")
     api.stop()
     assert http(world, pod_a, "www.example.com").status == 200, "nothing is taken back"
     node.kill()
