@@ -18,7 +18,7 @@ struct probe {
 	const struct gateway *gateway;
 	struct gateway_endpoint *endpoint;
 	struct watch watch;
-	struct timer timer; /* while idle: the next start; while asking: the patience */
+	struct timer timer; /* while idle: the next start; while asking: the patience with it */
 	bool sent;
 };
 
@@ -78,6 +78,9 @@ static void on_event(struct watch *w, uint32_t events)
 		r = error ? -error : send_local(p);
 		if (r == 0)
 			r = watch_change(p->prober->loop, w, EPOLLIN | EPOLLRDHUP);
+		/* Anew: if we had no turn until now, it has not had one either. */
+		if (r == 0)
+			timer_start(p->prober->loop, &p->timer, PROBE_TIMEOUT_MS);
 		if (r < 0)
 			probe_end(p, false, r);
 		return;
