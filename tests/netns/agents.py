@@ -13,6 +13,7 @@ from procs import wait_for
 REPO = Path(__file__).resolve().parents[2]
 BUILD = REPO / os.environ.get("SLUICE_BUILD", "build")
 AGENT, CTL = BUILD / "sluice-agent", BUILD / "sluicectl"
+LINE_MAX = 64 << 10  # of an access log
 SANITIZER = re.compile(r"ERROR: \w+Sanitizer|runtime error:|WARNING: ThreadSanitizer")
 
 
@@ -60,8 +61,16 @@ class LogTail:
 
     def __init__(self, path):
         self.path = path
-        self.at = path.stat().st_size if path.exists() else 0
+        self.at = self._end() if path.exists() else 0
         self.records = []
+
+    def _end(self):
+        """Behind the last whole line: of a write that is going on, the size may tell a part."""
+        with open(self.path, "rb") as f:
+            end = f.seek(0, os.SEEK_END)
+            f.seek(max(0, end - LINE_MAX))
+            tail = f.read(end - f.tell())
+        return end - len(tail) + tail.rfind(b"\n") + 1
 
     def read(self):
         """All records since the tail was made; each line must be JSON."""

@@ -62,6 +62,7 @@ class Capture:
         with self.ns.entered():
             self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self.sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+        self.sock.setsockopt(263, 23, 1)  # SOL_PACKET, PACKET_IGNORE_OUTGOING
         self.sock.settimeout(0.2)
         self.stopping = False
         self.thread = threading.Thread(target=self._read, daemon=True)

@@ -226,7 +226,7 @@ class Sniffer:
 
     def __enter__(self):
         with self.ns.entered():
-            self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)  # hears nothing until it is bound
         self.sock.bind((self.device, 3))
         self.sock.settimeout(0.1)
         self.thread = threading.Thread(target=self._read, daemon=True)

@@ -5,6 +5,7 @@ A world owns /tmp/sluice-test-ID/ and the namespaces slu-ID-*. The folder record
 every process that was started, each as pid and start time, so that the next run can clear away what a
 killed one left behind without ever touching a process that only happens to have the same pid.
 """
+import contextlib
 import os
 import re
 import secrets
@@ -173,7 +174,8 @@ def _end_recorded(folder):
     for line in record.read_text(encoding="ascii").splitlines():
         pid, started = (int(word) for word in line.split()[:2])
         if is_alive(pid, started):
-            send(pid, signal.SIGKILL, group=os.getpgid(pid) == pid)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                send(pid, signal.SIGKILL, group=os.getpgid(pid) == pid)
 
 
 def _owner_is_alive(folder):

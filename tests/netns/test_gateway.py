@@ -42,10 +42,9 @@ def test_missing_name(world, pod_a):
 def test_dead_server(world, pod_a):
     """Nobody answers at the only address: told within connectTimeout (3 s), and not as a 502."""
     tail = world.agents["gateway"].tail()
-    begun = time.monotonic()
     got = world.curl(pod_a, "http://dead.example.com/")
     assert got.status == 503, got
-    assert time.monotonic() - begun < 5
+    assert got.info["time_total"] < 5
     tail.wait(reason="upstream_failed")
 
 
@@ -64,10 +63,9 @@ def test_refusing_server(world, pod_a):
 @pytest.mark.parametrize("name", ["deadv6.example.com", "deadv4.example.com"])
 def test_one_family_dead(world, pod_a, name):
     """Both are tried without waiting for the first to time out."""
-    begun = time.monotonic()
     got = world.curl(pod_a, f"http://{name}/", "--resolve", f"{name}:80:198.51.100.66")
     assert got.status == 200, got
-    assert time.monotonic() - begun < 1.5
+    assert got.info["time_total"] < 1.5
     assert got.json()["server"] == "dual"
 
 
@@ -105,10 +103,12 @@ def test_static_endpoints_take_turns(world, pod_a):
                    endpoints=[{"address": "198.51.100.11", "weight": 3},
                               {"address": "198.51.100.12", "weight": 1}])
     try:
-        seen = [world.curl(pod_a, "http://static.example.com/", "--resolve",
-                           "static.example.com:80:198.51.100.66").json()["server"] for _ in range(40)]
-        assert set(seen) == {"api", "wild"}
-        assert seen.count("api") > seen.count("wild")
+        got = world.curl(pod_a, "http://static.example.com/turn[1-200]", "-H", "Connection: close", "--resolve",
+                         "static.example.com:80:198.51.100.66")
+        assert got.code == 0, got
+        seen = [r["server"] for r in world.nginx_seen(host="static.example.com")]
+        assert set(seen) == {"api", "wild"} and len(seen) == 200
+        assert seen.count("api") > seen.count("wild")  # three of four, by chance: 8 standard deviations
     finally:
         world.deregister("static")
 

