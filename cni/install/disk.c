@@ -14,6 +14,9 @@
 
 #include "base/owned.h"
 
+#define FILE_MAX  (1024 * 1024)
+#define TURNS_MAX 1000 /* who writes more often than that within one has not finished anyway */
+
 void disk_file_done(struct disk_file *file)
 {
 	free(file->text);
@@ -212,11 +215,35 @@ static int exchange(const struct place *p)
 	return renameat2(p->dirfd, p->tmp, p->dirfd, p->name, RENAME_EXCHANGE) < 0 ? -errno : 0;
 }
 
+/* What was taken out goes back. For it comes out what was put in before; anything else is newer
+ * still, and goes back in its turn.
+ */
+static int give_back(const struct place *p, struct disk_file *inside)
+{
+	for (int i = 0; i < TURNS_MAX; i++) {
+		struct disk_file next = {0};
+		int r = disk_read(p->dirfd, p->tmp, FILE_MAX, &next), given = exchange(p);
+
+		if (given == 0 && r == 0 && !disk_is_same(p->dirfd, p->tmp, inside)) {
+			disk_file_done(inside);
+			*inside = next;
+			continue;
+		}
+		disk_file_done(&next);
+		return given < 0 && given != -ENOENT ? given : -ESTALE;
+	}
+	return -ESTALE;
+}
+
 /* What is there is taken out before it is looked at: nobody can change it in between. */
 static int put(const struct place *p, const struct disk_file *was)
 {
-	int r = exchange(p);
+	OWNED(disk_file_done) struct disk_file ours = {0};
+	int r = disk_read(p->dirfd, p->tmp, FILE_MAX, &ours);
 
+	if (r < 0)
+		return r;
+	r = exchange(p);
 	if (r == -ENOENT)
 		return -ESTALE;
 	if (r == -EINVAL || r == -ENOSYS) { /* not every file system can */
@@ -224,10 +251,7 @@ static int put(const struct place *p, const struct disk_file *was)
 			return -ESTALE;
 		return renameat(p->dirfd, p->tmp, p->dirfd, p->name) < 0 ? -errno : 0;
 	}
-	if (r < 0 || disk_is_same(p->dirfd, p->tmp, was))
-		return r;
-	r = exchange(p);
-	return r < 0 && r != -ENOENT ? r : -ESTALE;
+	return r < 0 || disk_is_same(p->dirfd, p->tmp, was) ? r : give_back(p, &ours);
 }
 
 int disk_rewrite(const struct disk_file *was, const void *text, size_t len)

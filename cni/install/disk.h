@@ -37,8 +37,9 @@ int disk_move(int dirfd, const char *name, const char *to);
 int disk_copy(const char *path, const struct disk_file *was);
 
 /* Over a file that has been read, with its mode and owner. -ESTALE: by now it says
- * something else, or is gone, and stays so. (Who writes into it in place at that very moment writes
- * to the old one, where the file system cannot exchange files: in the moment before, too.) -errno.
+ * something else, or is gone, and stays so, however often it is replaced meanwhile. (Who opens it
+ * and writes in place at that very moment writes to the old one, where the file system cannot
+ * exchange files: in the moment before, too.) -errno; -EFBIG beyond 1 MiB.
  */
 int disk_rewrite(const struct disk_file *was, const void *text, size_t len);
 

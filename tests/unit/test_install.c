@@ -521,13 +521,15 @@ static bool is_installed(const struct fixture *f, const char *list, const char *
 
 static void wait_installed(const struct fixture *f, const char *list, const char *text)
 {
-	time_t end = time(NULL) + 5;
+	const struct timespec moment = {.tv_nsec = 1000000};
 
-	while (!is_installed(f, list, text))
-		assert_true(time(NULL) < end); /* else it is lost */
+	for (int i = 0; !is_installed(f, list, text); i++) {
+		assert_true(i < 60000); /* else it is lost: no disk is that slow */
+		nanosleep(&moment, NULL);
+	}
 }
 
-/* Two in a row, the second at another moment of what is made of the first each time. */
+/* Three in a row, at another moment of what is made of the one before each time. */
 static void test_nothing_newer_is_lost(void **state)
 {
 	static const struct {
@@ -543,15 +545,16 @@ static void test_nothing_newer_is_lost(void **state)
 	log_set_level(LOG_LEVEL_ERROR);
 	assert_int_equal(pthread_create(&thread, NULL, install_all_the_time, &in), 0);
 	for (int i = 0; i < 300; i++) {
-		const struct timespec moment = {.tv_nsec = i * 37 % 1000 * 1000};
+		const struct timespec moments[] = {
+			{.tv_nsec = i * 37 % 1000 * 1000}, {.tv_nsec = i * 7 % 100 * 1000}, {0}};
 		size_t c = i < 150 ? 0 : 1;
 
-		snprintf(text, sizeof(text), cases[c].format, 2 * i);
-		by_rename(in.f, cases[c].name, text);
-		nanosleep(&moment, NULL);
-		snprintf(text, sizeof(text), cases[c].format, 2 * i + 1);
-		by_rename(in.f, cases[c].name, text);
-		snprintf(number, sizeof(number), "\"n%d\"", 2 * i + 1);
+		for (size_t k = 0; k < ARRAY_SIZE(moments); k++) {
+			snprintf(text, sizeof(text), cases[c].format, 3 * i + (int)k);
+			by_rename(in.f, cases[c].name, text);
+			nanosleep(&moments[k], NULL);
+		}
+		snprintf(number, sizeof(number), "\"n%d\"", 3 * i + 2);
 		wait_installed(in.f, cases[c].list, number);
 	}
 	in.stop = true;
