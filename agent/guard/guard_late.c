@@ -10,7 +10,7 @@
 #include "base/owned.h"
 #include "guard/guard_ebpf.h"
 
-#define LINK_ATTEMPTS 50
+#define LINK_ATTEMPTS 50 /* in a row */
 
 struct job {
 	struct message message;
@@ -93,6 +93,12 @@ static void on_made(struct message *m)
 	struct job *job = CONTAINER_OF(m, struct job, message);
 	struct guard_late *late = job->late;
 
+	/* It will go one day. Those that wait for their turn come first. */
+	if (job->r == -EEXIST && !job->cancelled && !late->closed) {
+		job->r = 0;
+		push(late, job);
+		return;
+	}
 	forget(late, job);
 	if (job->r < 0)
 		log_debug("guard: no tcx link on interface %u: %s", job->ifindex,
@@ -205,7 +211,7 @@ static void make_links(struct job *job)
 	for (int dir = 0; dir < GUARD_DIR_N_ && job->r == 0; dir++) {
 		int fd;
 
-		if (!(job->dirs & 1U << dir))
+		if (!(job->dirs & 1U << dir) || job->links[dir] >= 0)
 			continue;
 		fd = make_link(job, dir);
 		job->links[dir] = fd < 0 ? -1 : fd;

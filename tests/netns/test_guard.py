@@ -569,6 +569,26 @@ def test_a_detached_program_is_noticed(world, way, direction):
         assert not wire.outside_passes()
 
 
+def test_a_link_that_goes_late(world):
+    """Somebody has it still, when the new one is to be made: filters guard meanwhile, and not for ever."""
+    wire = Wire(world)
+    tool = world.opened("tcx")
+    tool.ok(f"add h0 {POD}")
+    world.wait_linked()
+    pin, held = (f"{world.pins}/guard-v2/links/{world.ifindex}-in", f"{world.pins}/held")
+    os.link(pin, held)
+    os.unlink(pin)
+    wait_for("drift", lambda: tool(f"verify h0 {POD}")[0] == "ESTALE")
+    tool.ok(f"add h0 {POD}")
+    tool.ok(f"verify h0 {POD}")
+    time.sleep(0.8)  # longer than is tried in a row
+    assert world.filters() and not wire.outside_passes()
+    os.unlink(held)
+    world.wait_linked()
+    tool.ok(f"verify h0 {POD}")
+    assert not wire.outside_passes()
+
+
 @ways
 def test_the_whole_clsact_is_taken_away(world, way):
     """As some CNI plugins do when they clean up: tcx links are not touched, filters are put back."""
