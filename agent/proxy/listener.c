@@ -41,17 +41,26 @@ static bool is_listener_itself(int fd, const struct addr *dst)
 	       addr_from_sockaddr(&sa, &own) == 0 && addr_equal(&own, dst);
 }
 
+/* At no moment more than `max`: who is refused takes no place from somebody else, and is not seen.
+ */
+static bool count_in(atomic_uint *count, uint64_t max)
+{
+	unsigned now = atomic_load_explicit(count, memory_order_relaxed);
+
+	do {
+		if (now >= max)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(count, &now, now + 1, memory_order_relaxed,
+							memory_order_relaxed));
+	return true;
+}
+
 /* Takes a place in the counts, or says that there is none. */
 static bool take_place(struct shared *s, struct identity *source)
 {
-	if (atomic_fetch_add_explicit(&s->connections, 1, memory_order_relaxed) >=
-	    s->max_connections) {
-		atomic_fetch_sub_explicit(&s->connections, 1, memory_order_relaxed);
+	if (!count_in(&s->connections, s->max_connections))
 		return false;
-	}
-	if (source && atomic_fetch_add_explicit(&source->connections, 1, memory_order_relaxed) >=
-			      s->max_connections_per_pod) {
-		atomic_fetch_sub_explicit(&source->connections, 1, memory_order_relaxed);
+	if (source && !count_in(&source->connections, s->max_connections_per_pod)) {
 		atomic_fetch_sub_explicit(&s->connections, 1, memory_order_relaxed);
 		return false;
 	}

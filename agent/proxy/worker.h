@@ -22,7 +22,7 @@ struct shared {
 	enum role role;
 	struct proof proof;
 	uint64_t max_connections, max_connections_per_pod;
-	_Atomic uint64_t connections; /* open now, all workers */
+	atomic_uint connections; /* open now, all workers */
 	_Atomic uint64_t accepted, limited, header_refused, accept_failed;
 };
 
