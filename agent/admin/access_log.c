@@ -47,8 +47,8 @@ struct access_log {
 	pthread_mutex_t lock; /* held for a memcpy or a swap, never for a write */
 	pthread_cond_t more;
 	struct buffer front;
-	size_t wake_at;   /* bytes in `front` that the writer waits for; SIZE_MAX: for none */
-	size_t in_flight; /* bytes that the writer has and has not written */
+	size_t wake_at; /* bytes in `front` that the writer waits for; SIZE_MAX: for none */
+	_Atomic size_t in_flight; /* bytes that the writer has and has not written */
 	bool stop, reopen;
 	bool ended;     /* the thread has nothing more to do with the log */
 	bool abandoned; /* nobody waits for the thread: the log is the thread's to free */
@@ -165,10 +165,12 @@ static ssize_t write_some(const struct target *target, const char *p, size_t n)
 	return write(target->fd, p, n);
 }
 
-/* Writes it all, or as much as can be. *ret_written says how much, also on failure. -errno;
- * -ETIMEDOUT when the log is closed and its time is up.
+/* Writes it all, or as much as can be. *ret_written says how much, also on failure; *left, if asked
+ * for, is less by what is written already. -errno; -ETIMEDOUT when the log is closed and its time
+ * is up.
  */
-static int write_all(const struct access_log *log, const char *p, size_t n, size_t *ret_written)
+static int write_all(const struct access_log *log, const char *p, size_t n, size_t *ret_written,
+		     _Atomic size_t *left)
 {
 	const struct target *target = &log->target;
 	size_t done = 0;
@@ -186,9 +188,11 @@ static int write_all(const struct access_log *log, const char *p, size_t n, size
 			break;
 		}
 		got = write_some(target, p + done, n - done);
-		if (got >= 0)
+		if (got >= 0) {
 			done += (size_t)got;
-		else if (errno == EAGAIN)
+			if (left)
+				atomic_fetch_sub(left, (size_t)got);
+		} else if (errno == EAGAIN)
 			r = wait_writable(log) ? 0 : -ETIMEDOUT;
 		else if (errno != EINTR)
 			r = -errno;
@@ -235,7 +239,7 @@ static int end_torn_line(struct access_log *log)
 
 	if (!log->torn)
 		return 0;
-	r = write_all(log, "\n", 1, &written);
+	r = write_all(log, "\n", 1, &written, NULL);
 	if (r == 0)
 		log->torn = false;
 	return r;
@@ -253,7 +257,7 @@ static void write_back(struct access_log *log)
 		replace_target(log); /* perhaps it is gone and can be made again */
 	r = end_torn_line(log);
 	if (r == 0)
-		r = write_all(log, b->p, b->len, &written);
+		r = write_all(log, b->p, b->len, &written, &log->in_flight);
 	if (r == 0) {
 		say_mended(log);
 		return;
@@ -470,9 +474,9 @@ static bool join_in_time(struct access_log *log)
 	struct timespec until;
 	bool ended;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += CLOSE_WAIT_MS / 1000 + 1;
-	if (pthread_timedjoin_np(log->thread, NULL, &until) == 0)
+	if (pthread_clockjoin_np(log->thread, NULL, CLOCK_MONOTONIC, &until) == 0)
 		return true;
 
 	pthread_mutex_lock(&log->lock);
