@@ -233,12 +233,13 @@ static void on_look(struct timer *t)
 	struct cluster *c = CONTAINER_OF(t, struct cluster, look);
 	struct kube_status status;
 
-	if (c->config->enrol.startup_taint && atomic_load(&c->ready))
-		kube_remove_taint(c->kube, c->config->node_name, TAINT);
 	kube_status(c->kube, &status);
 	pthread_mutex_lock(&c->lock);
 	c->status = status;
 	pthread_mutex_unlock(&c->lock);
+	/* As /healthz/ready has it. */
+	if (c->config->enrol.startup_taint && atomic_load(&c->ready) && status.knows)
+		kube_remove_taint(c->kube, c->config->node_name, TAINT);
 	timer_start(c->loop, t, STATUS_MS);
 }
 
