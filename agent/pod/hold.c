@@ -10,8 +10,9 @@
 #include "pod/pods_own.h"
 #include "pod/proof.h"
 
-#define PROOF_TIMEOUT_MS 1000
-#define NO_EBPF_MS       60000 /* each pod that tries would wait for the proof in vain */
+#define PROOF_TIMEOUT_MS 2000 /* what is lost once is sent again after one second (RFC 6298 2.1) \
+			       */
+#define NO_EBPF_MS 60000      /* each pod that tries would wait for the proof in vain */
 
 _Static_assert(INSIDE_ERROR_MAX <= ENROL_ERROR_MAX, "its text is the answer");
 _Static_assert(GUARD_ERROR_MAX <= ENROL_ERROR_MAX, "its text is the answer");
@@ -65,7 +66,7 @@ static int prove(struct pods *pods, const struct pod *pod, int netns_fd, const c
 {
 	/* Nothing of a CNI's can swallow what stays in the pod: there a machine is slow, no more.
 	 */
-	unsigned timeout_ms = strcmp(way, "ebpf") == 0 ? PROOF_TIMEOUT_MS : 4 * PROOF_TIMEOUT_MS;
+	unsigned timeout_ms = strcmp(way, "ebpf") == 0 ? PROOF_TIMEOUT_MS : 2 * PROOF_TIMEOUT_MS;
 	const struct addr *const dsts[] = {&pods->proof.v4, &pods->proof.v6};
 
 	for (size_t i = 0; pods->proves && i < ARRAY_SIZE(dsts); i++) {

@@ -177,14 +177,17 @@ void pods_forget(struct pods *pods, struct pod *pod, const char *why)
 {
 	struct pod_name name = pod->state.pod;
 	bool ghost = pod->ghost;
-	/* The file of a ghost may be that of a live pod of its name by now. */
-	int r = ghost && pods_find(pods, &name) ? 0 : state_remove(pods->state_dir, &name);
+	int r = 0;
 
+	/* Its file last: whoever starts after a crash in between finds it, and forgets it, too. */
+	around_remove(pods, pod);
+	/* The file of a ghost may be that of a live pod of its name by now. */
+	if (!ghost || !pods_find(pods, &name))
+		r = state_remove(pods->state_dir, &name);
 	if (r < 0)
 		log_warn(r, "cannot remove the state of pod '%s/%s', ignoring", name.ns, name.name);
 	log_info("pod '%s/%s'%s is forgotten: %s", name.ns, name.name,
 		 ghost ? ", its former namespace," : "", why);
-	around_remove(pods, pod);
 	pods_release(pods, pod);
 }
 
