@@ -29,9 +29,9 @@ struct refused_packet {
 struct sentinel_hooks {
 	void *ctx;
 	/* Something in nf_tables changed, by somebody's transaction or our own; many changes may be
-	 * one call, and one transaction two: the kernel tells of what changed, then of the new
-	 * generation. Also called when notifications were lost. Of iptables-legacy the kernel tells
-	 * nothing. NULL: not asked for.
+	 * one call, and a transaction some: the kernel tells of it by several messages. Also called
+	 * when notifications were lost. Of iptables-legacy the kernel tells nothing. NULL: not
+	 * asked for.
 	 */
 	void (*on_rules_changed)(void *ctx);
 	/* NULL: not asked for. */

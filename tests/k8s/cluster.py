@@ -186,8 +186,8 @@ class Cluster:
         """What Sluice has asked of the API so far: audit events, one for each request that is answered and for
         each watch that has begun."""
         log = self.run.folder / "audit.log"
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        return [json.loads(line) for line in lines]
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
+        return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]  # the last may be half there
 
     # ---- faults ----
 

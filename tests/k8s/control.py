@@ -73,7 +73,7 @@ class ControlPlane:
     def start_controllers(self):
         for name, user, *more in (
                 ("kube-controller-manager", "controller-manager", "--node-monitor-period=1s",
-                 "--node-monitor-grace-period=8s", f"--root-ca-file={self.pki}/ca.crt",
+                 "--node-monitor-grace-period=10m", f"--root-ca-file={self.pki}/ca.crt",
                  f"--service-account-private-key-file={self.pki}/sa.key"),
                 ("kube-scheduler", "scheduler")):
             self._start(name, f"--kubeconfig={self.pki}/{user}.kubeconfig", "--leader-elect=false",

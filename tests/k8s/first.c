@@ -25,11 +25,12 @@
 
 static const char request[] = "GET /first HTTP/1.0\r\nHost: unregistered.example.com\r\n\r\n";
 
-static long now_us(void)
+/* Of its own: how long it had to wait for a processor is not what is asked. */
+static long used_us(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
@@ -76,7 +77,7 @@ int main(int argc, char **argv)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET};
 	char answer[128] = "none";
-	long start = now_us(), took;
+	long start = used_us(), took;
 	int tcp, udp, error;
 	FILE *last_words;
 
@@ -89,7 +90,7 @@ int main(int argc, char **argv)
 		return 1;
 	sendto(udp, "first", 5, 0, (struct sockaddr *)&to, sizeof(to));
 	error = connect(tcp, (struct sockaddr *)&to, sizeof(to)) < 0 ? errno : 0;
-	took = now_us() - start;
+	took = used_us() - start;
 
 	if (error == EINPROGRESS)
 		error = finish_connect(tcp);

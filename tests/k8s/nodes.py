@@ -159,7 +159,7 @@ class Node(Netns):
     def power_off(self):
         """At once: all processes, namespaces and interfaces of the node and its pods are gone."""
         self.proc.kill()
-        wait_for(lambda: not self.pids(), what=f"all processes of {self.node} are gone")
+        wait_for(lambda: not self.pids(), 60, f"all processes of {self.node} are gone")
         # The other ends of its interfaces; the kernel takes its time when the namespace ends. The way to the
         # internet first: what the kernel goes on saying for processes that are gone would take it.
         self.cluster.fabric.ip(f"link del wan{self.number}", f"link del lan{self.number}")
@@ -197,8 +197,8 @@ class Node(Netns):
     def put_static_pod(self, name, manifest):
         """For the kubelet to run by itself; None: no more."""
         path = f"{STATIC_PODS}/{name}.json"
-        if manifest:
-            self.sh('cat >"$1.tmp"; mv "$1.tmp" "$1"', path, input=json.dumps(manifest))
+        if manifest:  # it reads whatever does not begin with a dot
+            self.sh('new="$(dirname "$1")/.new"; cat >"$new"; mv "$new" "$1"', path, input=json.dumps(manifest))
         else:
             self.sh('rm -f "$1"', path)
 

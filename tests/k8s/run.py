@@ -5,6 +5,7 @@ The folder records who the owner is and every process that was started, so that 
 what a killed one left behind. A cluster that was started from a shell has no owner: it is kept until
 somebody takes it down.
 """
+import contextlib
 import os
 import secrets
 import shutil
@@ -82,7 +83,7 @@ def remove_cgroups(prefix):
             for folder, _, _ in os.walk(top, topdown=False):
                 _try_rmdir(Path(folder))
         return not any(top.exists() for top in left)
-    wait_for(gone, what=f"cgroups {prefix}* are empty")
+    wait_for(gone, 60, f"cgroups {prefix}* are empty")
 
 
 # ---- removing ----
@@ -95,7 +96,8 @@ def _end_recorded(folder):
     recorded = [(int(pid), int(started)) for pid, started in recorded]
     for pid, started in recorded:
         if is_alive(pid, started):
-            send(pid, 9, group=os.getpgid(pid) == pid)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                send(pid, 9, group=os.getpgid(pid) == pid)
     wait_for(lambda: not any(is_alive(*one) for one in recorded), what="recorded processes are gone")
 
 
@@ -122,7 +124,10 @@ def _owner(folder):
 
 def _folders():
     for folder in BASE.glob(FOLDER + "*"):
-        stat = folder.lstat()
+        try:
+            stat = folder.lstat()
+        except FileNotFoundError:
+            continue  # another run has just ended
         # Somebody else's: nothing in it is to be believed.
         if stat.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink():
             yield folder

@@ -191,7 +191,8 @@ def test_kubectl_sluice(cluster, sluice, enforced, no_leaks):
     pods = told("pods")
     assert {node: [p["pod"] for p in found if p["namespace"] == enforced] for node, found in pods.items()} == \
         {node: [f"web-{node}"] for node in NODES}
-    assert all("www.example.com" in json.dumps(found) for found in told("registry").values())
+    wait_for(lambda: all("www.example.com" in json.dumps(found) for found in told("registry").values()), 5,
+             "all agents know it")
     assert list(told("--gateways", "registry")) == ["n3"]
     assert [c["authority"] for c in told("connections")["n2"]] == ["www.example.com"]
 
@@ -282,7 +283,7 @@ def test_an_upgrade(cluster, sluice, enforced, no_leaks, public_ip):
     pod = cluster.pod("web", "n2", enforced)
     sluice.register("www", enforced, ["www.example.com"])
     wait_allowed(pod, WWW + "/", public_ip, within=5)
-    pod.exec("sh", "-c", f"(while :; do first {OUTSIDE} 80; done) >/tmp/tries 2>&1 </dev/null &")
+    pod.exec("sh", "-c", f"(while :; do first {OUTSIDE} 80; sleep 0.01; done) >/tmp/tries 2>&1 </dev/null &")
     before = sluice.agent_pod("n2")
     cluster.kubectl("-n", NAMESPACE, "rollout", "restart", "daemonset/sluice-node")
     sluice.wait_ready()
@@ -303,7 +304,9 @@ def test_a_node_reboots(cluster, sluice, enforced, no_leaks, public_ip):
              "the pod is started again", interval=0.5)
     sluice.wait_ready()
     pod.wait_ready()
-    assert "200 OK" not in pod.exec("cat", "/tmp/tries")
+    tries = wait_for(lambda: (text := pod.exec("cat", "/tmp/tries", check=False).stdout) and
+                     text.endswith("\n") and text, 20, "its first process has tried")
+    assert "first: after" in tries and "200 OK" not in tries
     wait_allowed(pod, WWW + "/", public_ip, within=20)
 
 
@@ -357,7 +360,7 @@ def two_gateways(cluster, sluice):
     cluster.kubectl("-n", NAMESPACE, "scale", "deployment/egressgateway", "--replicas=1")
     cluster.kubectl("label", "node", "n2", "sluice.io/egress-gateway-")
     for pod in cluster.list("pod", NAMESPACE, GATEWAYS):
-        if pod["spec"]["nodeName"] == "n2":
+        if pod["spec"].get("nodeName") == "n2":
             cluster.kubectl("-n", NAMESPACE, "delete", "pod", pod["metadata"]["name"], "--ignore-not-found")
     sluice.wait_ready()
 
@@ -369,27 +372,27 @@ def test_a_gateway_goes(cluster, sluice, enforced, two_gateways):
     with cluster.internet.capture() as capture:
         wait_for(lambda: {pod.curl(WWW + "/").seen_from for _ in range(8)} == two_gateways, 30,
                  "both gateways are used")
-        script = (f"for i in $(seq 100); do curl -sS -m 1 -o /dev/null {WWW}/ >/dev/null 2>&1;"
-                  " echo $? $(cut -d' ' -f1 /proc/uptime); sleep 0.05; done >/tmp/gaps")
+        script = (f"for i in $(seq 100); do at=$(cut -d' ' -f1 /proc/uptime);"
+                  f" curl -sS -m 1 -o /dev/null {WWW}/ >/dev/null 2>&1; echo $? $at; sleep 0.05; done >/tmp/gaps")
         pod.exec("sh", "-c", f"({script}) </dev/null >/dev/null 2>&1 &")
         victim = cluster.list("pod", NAMESPACE, GATEWAYS)[0]["metadata"]["name"]
         cluster.kubectl("-n", NAMESPACE, "delete", "pod", victim, "--wait=false")
-        wait_for(lambda: pod.exec("sh", "-c", "wc -l </tmp/gaps").strip() == "100", 120,
+        wait_for(lambda: pod.exec("sh", "-c", "wc -l </tmp/gaps", check=False).stdout.strip() == "100", 120,
                  "all attempts are made", interval=0.5)
         assert longest_gap(pod.exec("cat", "/tmp/gaps")) < 1
         assert cluster.internet.leaks(capture, gateways=two_gateways) == []
 
 
 def longest_gap(lines):
-    """Of "exit-code uptime" lines: seconds from the first failure of a row to the next success."""
+    """Of "exit-code uptime-at-its-beginning" lines: seconds from the first failure of a row to the last."""
     longest, failed_at = 0.0, None
     for code, at in (line.split() for line in lines.splitlines()):
         if code == "0":
-            if failed_at is not None:
-                longest = max(longest, float(at) - failed_at)
             failed_at = None
-        elif failed_at is None:
+            continue
+        if failed_at is None:
             failed_at = float(at)
+        longest = max(longest, float(at) - failed_at)
     assert failed_at is None, "the last attempts failed"
     return longest
 

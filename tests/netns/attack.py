@@ -266,6 +266,7 @@ class Attack:
 
     def moved_to(self, ns):
         """The pod's interface is in another namespace from now on."""
+        self.pod.wait_forwarding()
         self.tap.close()
         self.tap = Tap(ns, "eth0", outgoing=True)
         self.closing.callback(self.tap.close)

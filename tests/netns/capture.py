@@ -44,7 +44,8 @@ def parse(ethertype, data):
 
 
 def is_housekeeping(packet):
-    return packet.proto == socket.IPPROTO_ICMPV6 and packet.sport in ICMPV6_HOUSEKEEPING
+    return packet.proto == socket.IPPROTO_IGMP or (
+        packet.proto == socket.IPPROTO_ICMPV6 and packet.sport in ICMPV6_HOUSEKEEPING)
 
 
 class Capture:

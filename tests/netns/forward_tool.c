@@ -49,20 +49,34 @@ static int counts(void)
 	return r ?: 1;
 }
 
+static int by_value(const void *a, const void *b)
+{
+	long x = *(const long *)a, y = *(const long *)b;
+
+	return (x > y) - (x < y);
+}
+
+static long median(long times[static CHURN])
+{
+	qsort(times, CHURN, sizeof(*times), by_value);
+	return times[CHURN / 2];
+}
+
 static int churn(const struct addr *pods, size_t n)
 {
-	long adding = 0, removing = 0, start;
+	long adding[CHURN], removing[CHURN], start;
 	int r = 0;
 
 	for (int i = 0; i < CHURN && r == 0; i++) {
 		start = now_us();
 		r = forward_add(pods, n);
-		adding += now_us() - start;
+		adding[i] = now_us() - start;
 		start = now_us();
 		r = r ?: forward_remove(pods, n);
-		removing += now_us() - start;
+		removing[i] = now_us() - start;
 	}
-	fprintf(stderr, "add %ld us, remove %ld us\n", adding / CHURN, removing / CHURN);
+	if (r == 0)
+		fprintf(stderr, "add %ld us, remove %ld us\n", median(adding), median(removing));
 	return r;
 }
 

@@ -319,20 +319,30 @@ static int age(char *const words[])
 	return each_bucket(strtoul(words[1], NULL, 0), make_older, &by);
 }
 
+/* The kernel fills up its store of memory for maps a little later than it is taken from. */
+static int put_zero(int fd, const void *key, const void *zero)
+{
+	for (int i = 0; bpf_map_update_elem(fd, key, zero, BPF_NOEXIST) < 0; i++) {
+		if (errno != ENOMEM || i == 10000)
+			return -errno;
+		usleep(1000);
+	}
+	return 0;
+}
+
 static int fill_counts(void)
 {
 	int fd = bpf_map__fd(skel->maps.sluice_counts);
 	OWNED_MEM struct guard_count *zero =
 		calloc((size_t)libbpf_num_possible_cpus(), sizeof(*zero));
 	struct guard_count_key key = {0};
+	int r = zero ? 0 : -ENOMEM;
 
-	if (!zero)
-		return -ENOMEM;
-	for (__u32 i = 0;; i++) {
+	for (__u32 i = 0; r == 0; i++) {
 		memcpy(&key.proto, &i, sizeof(i)); /* of interface 0, which there never is */
-		if (bpf_map_update_elem(fd, &key, zero, BPF_NOEXIST) < 0)
-			return errno == E2BIG ? 0 : -errno;
+		r = put_zero(fd, &key, zero);
 	}
+	return r == -E2BIG ? 0 : r;
 }
 
 static int fill_flows(void)
@@ -340,13 +350,11 @@ static int fill_flows(void)
 	OWNED_MEM void *zero = calloc(1, bpf_map__value_size(skel->maps.sluice_flows));
 	int fd = bpf_map__fd(skel->maps.sluice_flows);
 	struct guard_flow_key key = {0};
+	int r = zero ? 0 : -ENOMEM;
 
-	if (!zero)
-		return -ENOMEM;
-	for (;; key.bucket++) {
-		if (bpf_map_update_elem(fd, &key, zero, BPF_NOEXIST) < 0)
-			return errno == E2BIG ? 0 : -errno;
-	}
+	for (; r == 0; key.bucket++)
+		r = put_zero(fd, &key, zero);
+	return r == -E2BIG ? 0 : r;
 }
 
 static int run(char *const words[])

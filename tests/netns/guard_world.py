@@ -195,7 +195,8 @@ class GuardWorld:
         else:
             node.ip(f"link set {name} up", f"addr add {NODE_LOCAL}/64 dev {name} nodad",
                     f"route add {ip4}/32 dev {name}", f"route add {ip6}/128 dev {name}")
-            node.sysctl(**{f"ipv4__conf__{name}__proxy_arp": 1})
+            # Without the delay of up to 0.8 s, behind which a SYN might come twice.
+            node.sysctl(**{f"ipv4__conf__{name}__proxy_arp": 1, f"ipv4__neigh__{name}__proxy_delay": 0})
             addresses = (f"addr add {ip4}/32 dev eth0", f"addr add {ip6}/128 dev eth0 nodad",
                          "route add 169.254.1.1 dev eth0 scope link",
                          "route add default via 169.254.1.1",

@@ -48,10 +48,15 @@ class Echo:
         return self
 
     def __exit__(self, *exc):
+        """With nothing left of it that the kernel would send again: resets, and those who wait are woken."""
         self.stopping = True
         self.thread.join()
-        for sock in [self.sock, *self.conns]:
-            sock.close()
+        self.sock.close()
+        for conn in self.conns:
+            conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):
+                conn.shutdown(socket.SHUT_RD)
+            conn.close()
 
     def _run(self):
         while not self.stopping:
@@ -76,8 +81,8 @@ class Echo:
             conn.shutdown(socket.SHUT_WR)
 
 
-def talks(sock, text=b"hello", timeout=1.0):
-    """Does the other end of a TCP or connected UDP socket echo?"""
+def talks(sock, text=b"hello", timeout=5.0):
+    """Does the other end of a TCP or connected UDP socket echo? Where it must not, a second is enough to ask."""
     sock.settimeout(timeout)
     try:
         sock.send(text)
@@ -86,7 +91,7 @@ def talks(sock, text=b"hello", timeout=1.0):
         return False
 
 
-def reaches(ns, ip, port, kind=socket.SOCK_STREAM, timeout=1.0):
+def reaches(ns, ip, port, kind=socket.SOCK_STREAM, timeout=5.0):
     """Does an echo there answer a client in ns?"""
     with ns.socket(family(ip), kind) as sock:
         sock.settimeout(timeout)
@@ -97,7 +102,7 @@ def reaches(ns, ip, port, kind=socket.SOCK_STREAM, timeout=1.0):
         return talks(sock, timeout=timeout)
 
 
-def pings(ns, ip, timeout=1):
+def pings(ns, ip, timeout=5):
     return ns.run(["ping", "-c1", f"-W{timeout}", ip]).returncode == 0
 
 
@@ -215,6 +220,11 @@ class Flood:
             while not self.stopping:
                 sock.sendto(self.packet, (self.device, ETH_P_IP, 0, 0, GATEWAY_MAC))
                 self.sent += 1
+
+    def goes_on(self, n=50):
+        """Returns when so many more have been sent: what was done since the last time was done under it."""
+        before = self.sent
+        wait_for(lambda: self.sent > before + n, what="the flood")
 
 
 class Sniffer:

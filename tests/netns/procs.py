@@ -26,12 +26,13 @@ def wait_for(predicate, timeout=10, what="", interval=0.02):
     deadline = time.monotonic() + timeout
     while True:
         gone = None
+        last = time.monotonic() > deadline  # a look that began in time and ended late is not the last
         try:
             if value := predicate():
                 return value
         except FileNotFoundError as e:
             gone = e
-        if time.monotonic() > deadline:
+        if last:
             raise TimeoutError(f"not within {timeout} s: {what or predicate}") from gone
         time.sleep(interval)
 

@@ -152,7 +152,7 @@ def test_echo(world, newcomer, v):
     assert answered() == everybody, "before"
     world.enroll(newcomer)
     assert answered() == everybody, "after"
-    assert not pings(newcomer, OUT[v]), "the other way round it does not"
+    assert not pings(newcomer, OUT[v], timeout=1), "the other way round it does not"
 
 
 def test_connections_of_the_cluster_survive_enrolment(world, newcomer):

@@ -21,7 +21,7 @@ import time
 import pytest
 import test_redirect_nft as nftables
 from test_redirect_nft import (  # noqa: F401 -- tests that are collected here too, with this file's world
-    BUILD, CIDRS, PORT, V4, V6, both, fails_at_once, ipv4, original_dst, run, sysctl, tcp_syn, udp, wait_for,
+    BUILD, CIDRS, PORT, V4, V6, both, fails_at_once, ipv4, original_dst, run, sysctl, tcp_syn, udp, wait_for, wait_own,
     test_a_forged_question_gives_no_right_to_answer, test_a_forged_source_is_refused,
     test_a_published_port_of_a_nested_container_works, test_a_refusal_reaches_the_application_as_icmp,
     test_a_socket_bound_to_an_interface_is_no_way_out, test_an_old_connection_closed_by_the_pod_stays_quiet,
@@ -189,6 +189,7 @@ def test_ipv6_and_ipv4_are_both_refused_whatever_is_configured(world, ip):
     world.apply()
     run("ip", "-n", world.pod, "addr", "add", bare[1], "dev", "eth0", *(["nodad"] if ip.v6 else []))
     run("ip", "-n", world.pod, "route", "replace", "default", "via", ip.gateway)
+    wait_own(world.pod, ip.pod)
     capture = world.capture()
     fails_at_once(lambda: world.connect(world.pod, ip, ip.outside, 443), errno.ECONNREFUSED)
     assert capture.leaked() == []

@@ -239,6 +239,12 @@ def world():
         w.done()
 
 
+def wait_own(netns, address):
+    """Until packets for it are the namespace's own: of IPv6 the kernel sees to that some time later."""
+    family = "-6" if ":" in address else "-4"
+    wait_for(lambda: f"local {address} " in run("ip", family, "-n", netns, "route", "show", "table", "local").stdout)
+
+
 def fails_at_once(what, *codes):
     start = time.monotonic()
     with pytest.raises(OSError) as e:
@@ -631,8 +637,9 @@ def test_what_is_forged_behind_the_pod_is_dropped(world, dst, ttl):
 
 @both
 def test_nested_is_refused(world, ip):
-    world.listen(world.out, ip, ip.any, 443)
+    outside = world.listen(world.out, ip, ip.any, 443)
     world.connect(world.nest, ip, ip.outside, 443)  # the way exists, before
+    outside.accept()[0].close()
     world.apply()
     capture = world.capture()
     fails_at_once(lambda: world.connect(world.nest, ip, ip.outside, 443), errno.ECONNREFUSED)
@@ -851,8 +858,8 @@ class Agent:
         self.reader.join()
 
     def logged(self):
-        self.log.seek(0)
-        return self.log.read()
+        with open(self.log.name, encoding="utf-8") as log:
+            return log.read()
 
     def asked(self, op, pod, *more):
         return run(HELPER, op, self.socket, pod, *more, ok=False)
@@ -1046,6 +1053,7 @@ def test_a_pod_without_ipv6(world, agent):
         sysctl(world.pod, f"net.ipv6.conf.{dev}.disable_ipv6", 0)
     run("ip", "-n", world.pod, "addr", "add", f"{V6.pod}/64", "dev", "eth0", "nodad")
     run("ip", "-n", world.pod, "route", "add", "default", "via", V6.gateway)
+    wait_own(world.pod, V6.pod)
     capture = world.capture()
     fails_at_once(lambda: world.connect(world.pod, V6, V6.outside, 443), errno.ECONNREFUSED)
     assert capture.leaked() == []
@@ -1117,7 +1125,7 @@ def test_changed_rules_are_put_back(world, agent):
     want = world.ruleset()
     run("ip", "netns", "exec", world.pod, "nft", "flush ruleset")
     wait_for(lambda: world.ruleset() == want)
-    assert "have been put back" in agent.logged()
+    wait_for(lambda: "have been put back" in agent.logged())
 
 
 def test_new_cluster_networks(world, agent):

@@ -267,6 +267,8 @@ def strict(bare_world, request):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((servers.PEER, RAW_PORT))
     sock.listen(64)
+    sock.settimeout(10)
+    world.listener = sock
     yield world
     sock.close()
 
@@ -310,6 +312,7 @@ def test_limits_refuse_new_connections_and_leave_old_ones_alone(strict):
 
     for sock in [*a, *b]:
         sock.close()
+        strict.listener.accept()[0].close()
     wait_for(lambda: strict.metrics("node").value("sluice_connections") == 0, what="all are gone")
     sock = strict.pods["pod-a"].connect(servers.PEER, RAW_PORT)
     wait_for(lambda: strict.metrics("node").value("sluice_connections") == 1, what="room again")

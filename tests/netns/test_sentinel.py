@@ -5,6 +5,7 @@ The rules of a pod are applied by hand (nft_apply) and heard by sentinel_tool, i
 as the tests of the rules themselves. Needs root.
 """
 import collections
+import contextlib
 import errno
 import json
 import os
@@ -25,6 +26,7 @@ TOOL = os.path.join(BUILD, "tests/netns/sentinel_tool")
 GROUP = 15001
 NETLINK_NETFILTER = 12
 IPV6_HDRINCL = 36
+TRIES = 5  # to be quick once: this process and the tool may have to wait for their turn
 SPOOFED = {V4: "203.0.113.9", V6: "2001:db8:9::9"}
 
 Line = collections.namedtuple("Line", "at text")
@@ -182,11 +184,18 @@ def counter(world, chain, number):
 
 @both
 def test_udp(world, reports, ip):
-    start = time.monotonic()
     src = send_udp(world, ip, ip.outside, 53)
-    line = only(reports, world, refused("UDP", src, (ip.outside, 53)))
+    assert only(reports, world, refused("UDP", src, (ip.outside, 53)))
     assert src[0] == ip.pod
-    assert line.at - start < 0.1
+
+
+@both
+def test_a_report_comes_at_once(world, reports, ip):
+    def delay():
+        start = time.monotonic()
+        src = send_udp(world, ip, ip.outside, 53)
+        return reports.wait(refused("UDP", src, (ip.outside, 53))).at - start
+    assert min(delay() for _ in range(TRIES)) < 0.1
 
 
 @both
@@ -194,12 +203,17 @@ def test_quic_fails_at_once_and_counts_for_itself(world, reports, ip):
     s = world.sock(world.pod, ip.af, socket.SOCK_DGRAM)
     s.connect((ip.outside, 443))
     fails_at_once(lambda: s.send(b"initial"), errno.EPERM)
-    start = time.monotonic()
     fails_at_once(lambda: s.recv(16), errno.EACCES if ip.v6 else errno.EHOSTUNREACH)
-    assert time.monotonic() - start < 0.05
     only(reports, world, refused("QUIC", s.getsockname()[:2], (ip.outside, 443)))
     assert counter(world, "outgoing", -2) == 1  # QUIC; the last is the marker's
     assert counter(world, "outgoing", -1) == 1
+
+    def delay():
+        start = time.monotonic()
+        fails_at_once(lambda: s.send(b"again"), errno.EPERM)
+        fails_at_once(lambda: s.recv(16), errno.EACCES if ip.v6 else errno.EHOSTUNREACH)
+        return time.monotonic() - start
+    assert min(delay() for _ in range(TRIES)) < 0.05
 
 
 @both
@@ -455,7 +469,24 @@ def test_nobody_takes_the_group_away(world, reports):
 
 def nft(world, *args):
     run("ip", "netns", "exec", world.pod, "nft", *args)
-    return time.monotonic()
+
+
+@contextlib.contextmanager
+def looking_away(tool):
+    """The kernel tells of one transaction by several messages: all are there when the tool looks."""
+    tool.proc.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        tool.proc.send_signal(signal.SIGCONT)
+
+
+def delay(tool, act):
+    """How long after it was done something is heard; it was quiet before."""
+    tool.settle()
+    act()
+    done = time.monotonic()
+    return tool.next().at - done
 
 
 @pytest.mark.parametrize("command", ["flush table inet sluice", "delete table inet sluice",
@@ -463,16 +494,24 @@ def nft(world, *args):
 def test_changed_rules_are_heard_of(world, hear, command):
     world.apply()
     tool = hear("rules")
-    done = nft(world, command)
-    assert tool.next().at - done < 0.05
-    assert len(tool.settle()) <= 1  # the changes, and the new generation, are two messages
+    with looking_away(tool):
+        nft(world, command)
+    assert tool.next().text == "rules"
+    assert tool.settle() == []
     assert tool.stats()["links"] == tool.stats()["refused"] == 0
 
 
 def test_many_objects_are_one_change(world, hear):
     tool = hear("rules")
-    world.apply()
-    assert 1 <= len(tool.settle()) <= 2
+    with looking_away(tool):
+        world.apply()
+    assert tool.next().text == "rules"
+    assert tool.settle() == []
+
+
+def test_a_change_is_heard_at_once(world, hear):
+    tool = hear("rules")
+    assert min(delay(tool, lambda i=i: nft(world, f"add table ip t{i}")) for i in range(TRIES)) < 0.05
 
 
 def batch(*messages):
@@ -496,16 +535,23 @@ def test_a_flood_of_changes(world, hear):
     s = world.sock(world.pod, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     before, start, n = tool.stats()["cpu_us"], time.monotonic(), 0
     while time.monotonic() - start < 2:
+        last = time.monotonic()
         s.send(batch((0, 0x400, name(f"t{n}"))))
         n += 1
-    last = time.monotonic()
     lines = tool.settle()
     cpu = tool.stats()["cpu_us"] - before
     print(f"{len(lines)} calls for {n} transactions, {cpu} us of CPU")
     assert n > 1000
     assert 10 <= len(lines) <= 20 * 2.5 + 2
-    assert -0.01 < lines[-1].at - last < 0.15
+    assert lines[-1].at > last
     assert cpu < 200000
+
+    def late(n):
+        for i in range(20):
+            s.send(batch((0, 0x400, name(f"late{n}-{i}"))))
+        end = time.monotonic()
+        return tool.settle()[-1].at - end
+    assert min(late(i) for i in range(TRIES)) < 0.15
 
 
 def test_lost_notifications_are_a_change(world, hear):
@@ -518,9 +564,8 @@ def test_lost_notifications_are_a_change(world, hear):
     assert any(int(row.split()[8]) > 0 for row in table.splitlines()[1:]), table  # Drops
     tool.proc.send_signal(signal.SIGCONT)
     assert tool.wait("rules")
-    tool.settle()
-    done = nft(world, "add table ip other")
-    assert tool.next().at - done < 0.05  # and it goes on
+    assert min(delay(tool, lambda i=i: nft(world, f"add table ip other{i}"))  # and it goes on
+               for i in range(TRIES)) < 0.05
 
 
 # ---- links ----
@@ -533,14 +578,20 @@ def test_links_and_addresses(world, hear, command):
     tool = hear("links")
     tool.settle()
     run("ip", "-n", world.pod, *command.split())
-    done = time.monotonic()
-    assert tool.next().at - done < 0.05
+    assert tool.next().text == "links"
     tool.settle()
     assert tool.stats()["rules"] == 0
 
 
+def test_an_address_is_heard_of_at_once(world, hear):
+    tool = hear("links")
+    assert min(delay(tool, lambda i=i: run("ip", "-n", world.pod, "addr", "add", f"192.0.2.{70 + i}/32", "dev", "lo"))
+               for i in range(TRIES)) < 0.05
+
+
 def test_a_link_that_is_moved_in(world, hear):
     tool = hear("links")
+    tool.settle()
     run("ip", "link", "add", "moved0", "netns", world.nest, "type", "veth", "peer", "name", "moved1",
         "netns", world.nest)
     assert tool.settle() == []  # somebody else's
@@ -567,6 +618,7 @@ def test_a_flood_of_links(world, hear):
 @pytest.mark.parametrize("what", ["rules", "links", "refused"])
 def test_freed_within_a_hook(world, hear, what):
     world.apply()
+    hear("links").settle()  # what the kernel does late for the world that was just made
     tool = hear("rules", "links", "refused", verb="once")
     if what == "rules":
         nft(world, "flush ruleset")

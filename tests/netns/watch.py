@@ -108,7 +108,7 @@ class Watch:
         self.marked = self.closing.enter_context(world.node.socket(kind=socket.SOCK_DGRAM))
         self.marked.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.marked.bind((NODE_IP4, MARKER_PORT))
-        self.marked.settimeout(5)
+        self.marked.settimeout(0.5)
 
     def _tap(self, *args):
         tap = Tap(*args)
@@ -150,10 +150,16 @@ class Watch:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         with sock:
             sock.bind(("eth0", 0))
-            own = sock.getsockname()[4]
-            sock.send(frames.mac("02:00:00:00:00:01") + own + b"\x08\x00" + packet)
-        while self.marked.recv(2048) != token:
-            pass
+            frame = frames.mac("02:00:00:00:00:01") + sock.getsockname()[4] + b"\x08\x00" + packet
+            wait_for(lambda: sock.send(frame) and self._is_marked(token), what="the pod's marker")
+
+    def _is_marked(self, token):
+        """Has it come? If not for long, it may have been lost: an interface that comes up drops."""
+        with contextlib.suppress(TimeoutError):
+            while self.marked.recv(2048) != token:
+                pass
+            return True
+        return False
 
     @staticmethod
     def _mark(ns, address, token):

@@ -86,9 +86,13 @@ class Pod(Netns):
         self.ip("link set eth0 up", f"addr add {self.ip4}/24 dev eth0",
                 f"addr add {self.ip6}/64 dev eth0 nodad", "route add default via 10.244.1.1",
                 "route add default via fd00:10:244:1::1")
-        # The bridge forwards to it some time after it has a carrier; the CNI's plugin waits for it, too.
-        wait_for(lambda: "state forwarding" in world.node.run(
-            ["ip", "-d", "link", "show", name]).stdout, what=f"{name} forwards")
+        self.world = world
+        self.wait_forwarding()
+
+    def wait_forwarding(self):
+        """The bridge does some time after there is a carrier; the CNI's plugin waits for it, too."""
+        wait_for(lambda: "state forwarding" in self.world.node.run(
+            ["ip", "-d", "link", "show", self.pod]).stdout, what=f"{self.pod} is forwarded to")
 
     @property
     def ref(self):

@@ -255,7 +255,7 @@ static struct call call(struct world *w, const struct service *s, const char *na
 			const struct addr *dst)
 {
 	struct call c;
-	uint64_t start = now_ms();
+	uint64_t start = loop_now_ms(w->loop); /* by which time-outs are counted */
 
 	assert_int_equal(call_start(&c, w, s, name, dst), 0);
 	assert_int_equal(c.told, 0); /* never from within dial_start() */

@@ -14,6 +14,7 @@ import packets
 from attack import (BOTH, BROADCAST, EXTERNAL_IP, FAR_POD, IPPROTO_DCCP, IPPROTO_SCTP, IPPROTO_UDPLITE,
                     NODE_IP, NODE_LINK_LOCAL, NODE_MAC, NOWHERE4, NOWHERE6, OUT, OUT4, OUT6, SERVICE,
                     VXLAN_ID, VXLAN_PORT, hardware_address, know_neighbours, nft)
+from procs import wait_for
 
 Attempt = collections.namedtuple("Attempt", "name run leaves counted")
 ATTEMPTS = []
@@ -384,6 +385,8 @@ def nest(a, masquerade):
     ns.ip("link set uplink up", "addr add 172.31.0.2/24 dev uplink",
           "addr add fd99::2/64 dev uplink nodad",
           "route add default via 172.31.0.1", "route add default via fd99::1")
+    # Until the kernel has seen that it has a carrier, it drops.
+    wait_for(lambda: "state UP" in a.pod.run(["ip", "link", "show", "inner"]).stdout, what="inner is up")
     if masquerade:
         nft(a.pod, "table inet nest { chain post { type nat hook postrouting priority srcnat; "
                    "oifname eth0 masquerade; }; }")

@@ -143,19 +143,18 @@ def test_the_listener_is_destroyed(world, attacker, backend):
 
 def take_port(pod):
     """Destroys the agent's listener until its port can be had."""
-    sock = pod.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-
     def taken():
         inside(pod, "ss", "-K", "-l", "-t", "sport", "=", ":15001")
+        sock = pod.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(("127.0.0.1", 15001))
             sock.listen()
-            return True
+            return sock
         except OSError:
-            return False
-    wait_for(taken, what="the port is free for a moment", interval=0)
-    return sock
+            sock.close()
+            return None
+    return wait_for(taken, what="the port is free for a moment", interval=0)
 
 
 def test_the_listeners_port_is_taken(world, attacker, backend):
