@@ -10,9 +10,9 @@
 #include "pod/pods_own.h"
 #include "pod/proof.h"
 
-#define PROOF_TIMEOUT_MS 2000 /* what is lost once is sent again after one second (RFC 6298 2.1) \
-			       */
-#define NO_EBPF_MS 60000      /* each pod that tries would wait for the proof in vain */
+/* What is lost once is sent again after a second (RFC 6298 2.1). */
+#define PROOF_TIMEOUT_MS 2000
+#define NO_EBPF_MS       60000 /* each pod that tries would wait for the proof in vain */
 
 _Static_assert(INSIDE_ERROR_MAX <= ENROL_ERROR_MAX, "its text is the answer");
 _Static_assert(GUARD_ERROR_MAX <= ENROL_ERROR_MAX, "its text is the answer");

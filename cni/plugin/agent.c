@@ -33,9 +33,9 @@ bool agent_may_answer_later(int r)
 int agent_ask(const char *socket_path, const struct enrol_question *question, unsigned timeout_ms,
 	      char error[static ENROL_CLIENT_ERROR_MAX])
 {
-	uint64_t until = now_ms() + timeout_ms, pause = PAUSE_MIN_MS, now = 0;
+	uint64_t until = now_ms() + timeout_ms, pause = PAUSE_MIN_MS, now;
 	struct enrol_question q = *question;
-	char why[ENROL_CLIENT_ERROR_MAX];
+	char why[ENROL_CLIENT_ERROR_MAX] = "";
 	int r = 0, last;
 
 	q.timeout_ms = timeout_ms;
