@@ -3,9 +3,12 @@
 /* sluice-install: puts sluice-cni onto a node and keeps it there, as a container of the agent's
  * DaemonSet.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <time.h>
 
 #include "base/log.h"
@@ -51,10 +54,40 @@ static int install_once(struct installer *installer)
 	return what == INSTALLED || what == INSTALLED_CHANGED ? EXIT_DONE : EXIT_FAILED;
 }
 
+/* Held by all who watch the folder, and by who takes things away: what a container that takes its
+ * time to end would put back would stay in place for ever. -1 when there is no such folder.
+ */
+static int open_lock(const struct install_options *o)
+{
+	return open(o->conf_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* False: a signal to end has come. */
+static bool wait_for_watchers(const struct install_options *o, int lock)
+{
+	bool said = false;
+
+	while (lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+		if (!said)
+			log_info("waiting for the end of whoever watches '%s'", o->conf_dir);
+		said = true;
+		if (!sleep_a_second())
+			return false;
+	}
+	return true;
+}
+
+static int remove_alone(const struct install_options *o)
+{
+	OWNED_FD int lock = open_lock(o);
+
+	return wait_for_watchers(o, lock) ? installer_remove(o) : -EINTR;
+}
+
 static int remove_all(const struct install_options *o)
 {
 	block_signals();
-	if (installer_remove(o) < 0)
+	if (remove_alone(o) < 0)
 		return EXIT_FAILED;
 	while (o->stay && sleep_a_second())
 		;
@@ -63,9 +96,13 @@ static int remove_all(const struct install_options *o)
 
 static int watch(struct installer *installer)
 {
+	OWNED_FD int lock = open_lock(installer->options);
 	int r;
 
 	block_signals();
+	if (lock >= 0 && flock(lock, LOCK_SH) < 0)
+		log_warn(-errno, "cannot lock '%s', going on without",
+			 installer->options->conf_dir);
 	installer_end(installer->options); /* of one that was killed */
 	r = watch_node(installer);
 	installer_end(installer->options);

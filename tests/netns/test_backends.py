@@ -262,6 +262,9 @@ def test_uninstall_leaves_nothing(world, newcomer, backend, attach):
     node.stop()
     uninstall = [AGENT, "--config", node.config_file, "--uninstall"]
     assert world.node.run(uninstall).returncode == 0
+    # What was held by the agent of pods before goes with their interfaces, some time after them.
+    wait_for(lambda: re.findall(r": (m\d+)@", inside(world.node, "ip", "-o", "link").stdout) == [newcomer.pod],
+             what="no other attacker's interface is left")
     before, inner = everything(world), inside(newcomer, "nft", "list", "ruleset").stdout
     restart(world, backend, attach=attach)
     world.enroll(newcomer)

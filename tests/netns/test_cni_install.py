@@ -250,6 +250,20 @@ def test_sigterm_leaves_everything(node):
     assert json.loads((node.conf / "10-net.conflist").read_text())["plugins"][-1]["timeout"] == "8s"
 
 
+def test_remove_waits_for_who_watches(node):
+    """It would put everything back."""
+    node.write("10-net.conflist", LIST)
+    before = node.files()
+    node.watch().wait_ready()
+    proc = node.procs.start("remove", node.argv("--remove"))
+    wait_for(lambda: "waiting for the end of whoever watches" in proc.output(), what="it waits")
+    assert node.has_ours("10-net.conflist")
+    node.proc.signal(signal.SIGTERM)
+    assert node.proc.wait() == 0
+    assert proc.wait(10) == 0
+    assert node.files() == before
+
+
 def cpu_seconds(pid):
     with open(f"/proc/{pid}/stat", encoding="ascii") as f:
         fields = f.read().rpartition(")")[2].split()
