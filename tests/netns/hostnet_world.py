@@ -181,10 +181,13 @@ def leave(s):
         time.sleep(0.005)
     s.close()
 def hang_up(s):
-    # While there is a socket to acknowledge the listener's end: later the kernel does, and not by lo.
+    # While there is a socket to acknowledge the listener's end: later the kernel does, and not by lo. And to have
+    # its own acknowledged: later it is sent again, when no program of the cgroup is there to see it.
     s.shutdown(socket.SHUT_WR)
     while s.recv(100):
         pass
+    while s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != b"\\7":  # TCP_CLOSE
+        time.sleep(0.005)
 def greeting(s):
     data = b""
     while not data.endswith(b"\\n"):

@@ -142,6 +142,8 @@ def test_what_is_captured_is_never_sent_elsewhere(world, tool, cg):
                 wait_for(lambda: tool.counts(cg).get(("outside", 6)), what="it was tried")
         finally:
             world.node.ip("route add local ::1 dev lo proto kernel table local")
+        # It keeps the way that it has found, until it is asked to look for one: by another mark.
+        assert ask("[attempt(s.setsockopt, socket.SOL_SOCKET, socket.SO_MARK, m) for m in (1, 0)]") == ["ok", "ok"]
         ask("hang_up(s)")
 
 
