@@ -586,10 +586,12 @@ def test_an_idle_connection_survives_many_short_ones(bridged):
         assert echoes(idle)
         for _ in range(times):
             began = time.monotonic()
-            for i in range(rate):
-                with bridged.outside.connect(V4.pod, 80) as sock:
-                    assert echoes(sock, b"%04d" % i)
+            with bridged.outside.entered():
+                for i in range(rate):
+                    with socket.create_connection((V4.pod, 80), 10) as sock:
+                        assert echoes(sock, b"%04d" % i)
             took.append(time.monotonic() - began)
+        print(f"{rate} connections in {min(took):.2f} to {max(took):.2f} s")
         assert min(took) < 1, took  # this process does all of it, and may have to wait for its turn
         assert sum(bridged.flows("pod").values()) <= 512
         with idle:
