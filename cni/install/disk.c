@@ -14,7 +14,6 @@
 
 #include "base/owned.h"
 
-#define FILE_MAX  (1024 * 1024)
 #define TURNS_MAX 1000 /* who writes more often than that within one has not finished anyway */
 
 void disk_file_done(struct disk_file *file)
@@ -222,7 +221,7 @@ static int give_back(const struct place *p, struct disk_file *inside)
 {
 	for (int i = 0; i < TURNS_MAX; i++) {
 		struct disk_file next = {0};
-		int r = disk_read(p->dirfd, p->tmp, FILE_MAX, &next), given = exchange(p);
+		int r = disk_read(p->dirfd, p->tmp, DISK_REWRITE_MAX, &next), given = exchange(p);
 
 		if (given == 0 && r == 0 && !disk_is_same(p->dirfd, p->tmp, inside)) {
 			disk_file_done(inside);
@@ -239,7 +238,7 @@ static int give_back(const struct place *p, struct disk_file *inside)
 static int put(const struct place *p, const struct disk_file *was)
 {
 	OWNED(disk_file_done) struct disk_file ours = {0};
-	int r = disk_read(p->dirfd, p->tmp, FILE_MAX, &ours);
+	int r = disk_read(p->dirfd, p->tmp, DISK_REWRITE_MAX, &ours);
 
 	if (r < 0)
 		return r;

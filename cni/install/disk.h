@@ -9,8 +9,9 @@
 #include <stddef.h>
 #include <sys/stat.h>
 
-#define DISK_SUFFIX_TMP ".sluice-tmp" /* no runtime reads such a file */
-#define DISK_WHY_MAX    512
+#define DISK_SUFFIX_TMP  ".sluice-tmp" /* no runtime reads such a file */
+#define DISK_WHY_MAX     512
+#define DISK_REWRITE_MAX (1024 * 1024) /* bytes */
 
 struct disk_file {
 	char *text; /* owned; NUL-terminated, may hold others */
@@ -39,7 +40,7 @@ int disk_copy(const char *path, const struct disk_file *was);
 /* Over a file that has been read, with its mode and owner. -ESTALE: by now it says
  * something else, or is gone, and stays so, however often it is replaced meanwhile. (Who opens it
  * and writes in place at that very moment writes to the old one, where the file system cannot
- * exchange files: in the moment before, too.) -errno; -EFBIG beyond 1 MiB.
+ * exchange files: in the moment before, too.) -errno; -EFBIG beyond DISK_REWRITE_MAX.
  */
 int disk_rewrite(const struct disk_file *was, const void *text, size_t len);
 

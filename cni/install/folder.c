@@ -14,7 +14,7 @@
 #include "install/conf.h"
 #include "install/disk.h"
 
-#define CONF_MAX     (1024 * 1024)
+#define CONF_MAX     DISK_REWRITE_MAX
 #define ATTEMPTS     5               /* while somebody else writes */
 #define SAVED_SUFFIX ".sluice-saved" /* what a list of ours stands for; no runtime reads it */
 

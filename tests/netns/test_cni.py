@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import threading
+import time
 
 import pytest
 import servers
@@ -108,7 +109,7 @@ def test_what_is_refused_before_anybody_is_asked(node):
     for code, command, conf, change in cases:
         done = call(node, command, conf, **change)
         assert (done.status, done.code) == (1, code), (command, conf, change, done)
-        assert done.seconds < 10, (command, conf, change, done)
+        assert done.seconds < 0.4, (command, conf, change, done)
     assert call(node, "ADD", good, netns=own, env={"CNI_ARGS": POD}).code in (8, 11)
 
 
@@ -159,7 +160,7 @@ def test_add_and_the_answers(node, answers, code, asked):
         done = call(node, "ADD", config(node, timeout="500ms" if code == 11 else "20s"))
     assert done.code == code, done
     assert asked is None or len(agent.requests) == asked
-    assert done.seconds < (1 if code == 11 else 10)
+    assert done.seconds < 1
     if code == 11:
         assert done.seconds > 0.3, "it did not wait as long as it may"
     if code in (11, 101) and FakeAgent.WAIT not in answers and FakeAgent.DIE not in answers:
@@ -187,10 +188,12 @@ def test_add_waits_for_an_agent_that_starts(node):
             wait_for(lambda: agent.requests, what="the plugin asks")
     thread = threading.Thread(target=start)
     thread.start()
+    began = time.monotonic()
     threading.Timer(0.3, started.set).start()
     done = call(node, "ADD", config(node))
+    waited = time.monotonic() - began
     thread.join()
-    assert done.code == 0 and done.seconds < 10, done
+    assert done.code == 0 and 0.25 < waited < 5, done
 
 
 @pytest.mark.parametrize("answer", [OK, NO, LATER, FakeAgent.DIE, FakeAgent.WAIT, b"what?"])
@@ -206,9 +209,8 @@ def test_del_never_fails(node, answer):
 
 def test_del_without_an_agent_is_quick(node):
     for conf in (config(node), config(node, timeout="x"), config(node, version="9.9.9"), {}):
-        done = [call(node, "DEL", conf, netns=None) for _ in range(3)]
-        assert {(d.status, d.out) for d in done} == {(0, "")}, done
-        assert min(d.seconds for d in done) < 0.3, done  # it would wait for a second each time
+        done = call(node, "DEL", conf, netns=None)
+        assert (done.status, done.out) == (0, "") and done.seconds < 0.3, done
 
 
 @pytest.mark.parametrize("answers, code", [
@@ -497,6 +499,5 @@ def test_cost(world):
         lines = [line for line in log.read_text().splitlines() if "'lab/timed' is enrolled" in line]
         work = int(lines[-1].rpartition(", ")[2].split()[0])
         beside.append(done.seconds * 1000 - work / 1000)
-    usual = statistics.quantiles(beside)[0]  # of those that had not to wait for a processor
-    assert usual < (200 if "san-" in str(PLUGIN) else 5), beside
+    assert statistics.median(beside) < (200 if "san-" in str(PLUGIN) else 5), beside
     assert own_plugin(world, pod, "DEL").code == 0

@@ -475,15 +475,12 @@ def test_flows_are_bounded(wired_world):
 
 
 LOAD = """
-import collections, socket, sys, threading, time
-host, port, rate, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-done, failed = collections.Counter(), 0
-begin = time.monotonic()
+import multiprocessing, socket, sys, time
+host, port, rate, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 def run(part):
-    global failed
-    start, n = time.monotonic(), 0
-    while (now := time.monotonic() - start) < seconds:
-        if n > now * rate / 4:
+    start, n, done, failed = time.monotonic(), 0, 0, 0
+    while n < rate * seconds // 4:
+        if n > (time.monotonic() - start) * rate / 4:
             time.sleep(0.001)
             continue
         n += 1
@@ -495,11 +492,12 @@ def run(part):
                 ok = got == b"question"
         except OSError as e:
             ok = False
-        done[int(time.monotonic() - begin)] += ok
+        done += ok
         failed += not ok
-threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
-[t.start() for t in threads]; [t.join() for t in threads]
-print(sum(done.values()), max(done.values()), failed)
+    return done, failed, time.monotonic() - start
+with multiprocessing.get_context("fork").Pool(4) as pool:
+    done, failed, took = zip(*pool.map(run, range(4), 1))
+print(sum(done), sum(failed), max(took))
 """
 SERVER = """
 import socket, sys, threading
@@ -521,16 +519,15 @@ def run():
 @both
 def test_a_thousand_short_connections_a_second(wired, v):
     """From outside the cluster; whoever closes first. Not one fails, nor is the table ever full."""
-    me, seconds, rate = address(wired.pod_a, v), 8, 1050
+    me, seconds, rate = address(wired.pod_a, v), 8, 1100
     server = wired.world.procs.start("server", wired.pod_a.argv([sys.executable, "-c", SERVER, me, PORT]))
     try:
         wait_for(lambda: "ready" in server.output(), what="the server")
         load = wired.internet.run([sys.executable, "-c", LOAD, me, PORT, rate, seconds], timeout=60)
-        done, best, failed = (int(word) for word in load.stdout.split())
-        print(f"{done / seconds:.0f} connections a second, {best} at best, {failed} failed; flows {wired.flows('flows')}, "
+        done, failed, took = (float(word) for word in load.stdout.split())
+        print(f"{done / took:.0f} connections a second, {failed:.0f} failed; flows {wired.flows('flows')}, "
               f"brief {wired.flows('brief')}")
-        assert failed == 0
-        assert best >= 1000 and done / seconds >= 500  # the clients may have to wait for a processor
+        assert failed == 0 and done / took >= 1000
         assert wired.refused("flows_full", 6) == 0
         wait_for(lambda: wired.flows("flows") == 0, what="all have left")
     finally:

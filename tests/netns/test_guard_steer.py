@@ -400,7 +400,7 @@ def test_refused_at_once(fresh, a):
     with Sniffer(fresh.outside, "node0") as out:
         for action in (tcp, udp, echo):
             action()  # once for the neighbours
-            assert min(elapsed(action) for _ in range(3)) < 0.2
+            assert elapsed(action) < 0.2
         nothing_outside(fresh, out, a)
 
 
@@ -592,7 +592,7 @@ def test_an_idle_connection_survives_many_short_ones(bridged):
                         assert echoes(sock, b"%04d" % i)
             took.append(time.monotonic() - began)
         print(f"{rate} connections in {min(took):.2f} to {max(took):.2f} s")
-        assert min(took) < 1, took  # this process does all of it, and may have to wait for its turn
+        assert sum(took) < times, took
         assert sum(bridged.flows("pod").values()) <= 512
         with idle:
             assert echoes(idle)

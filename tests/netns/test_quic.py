@@ -81,7 +81,7 @@ def test_a_client_falls_back_at_once(world, attacker, address):
         assert attack.made() >= 5
         assert attack.arrived() == []
     print(f"lost to {address}: {max(lost) * 1e3:.2f} ms at most")
-    assert sorted(lost)[2] < LOST_AT_MOST, lost  # of five: this process may have to wait for its turn
+    assert max(lost) < LOST_AT_MOST, lost
 
 
 def test_ngtcp2_is_refused(world, attacker, backend):
